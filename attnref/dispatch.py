@@ -1,0 +1,274 @@
+"""Which backend runs a call, and why not the others.
+
+A named backend runs or the call fails with every reason: nothing falls back (H1).
+Without a name the preference order decides, each backend for arrays of its own library.
+Third parties' backends and the reference are not in the order until somebody puts them
+there, so that installing a package changes no result.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from attnref import arrays, registry
+from attnref.arrays import Array
+from attnref.backend import Backend
+from attnref.errors import BackendLoadError, Reason, UnsupportedError
+from attnref.problem import Gradients, Problem, Result
+
+IN_TREE = ("triton", "cupy", "torch", "numpy")
+"""The preference order unless the user sets another."""
+
+_order: ContextVar[tuple[str, ...]] = ContextVar("order", default=IN_TREE)
+_log: ContextVar["list[Ran] | None"] = ContextVar("log", default=None)
+
+_HINTS = {
+    "numpy": 'np.asarray(x), or attention(..., backend="reference")',
+    "torch": "torch.from_dlpack(x)",
+    "cupy": "cupy.from_dlpack(x)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One execution, as `trace` records it."""
+
+    backend: str
+    operation: str
+    direction: str
+
+    def __str__(self) -> str:
+        """Return e.g. `attention forward on numpy`."""
+        return f"{self.operation} {self.direction} on {self.backend}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A backend that was found fit for a problem, and how arrays get to it.
+
+    Attributes:
+        backend: The backend.
+        log: Where to record what runs; `None` outside a `trace`.
+        library: The library to cross to; `None` if the arrays are the backend's own.
+    """
+
+    backend: Backend
+    log: list[Ran] | None = None
+    library: str | None = None
+
+    def forward(self, problem: Problem) -> Result:
+        """Run the problem, differentiably where its arrays ask for it."""
+        if problem.with_gradients:
+            from attnref import autograd  # noqa: PLC0415  # loads torch
+
+            return autograd.forward(self, problem)
+        return self.forward_only(problem)
+
+    def forward_only(self, problem: Problem) -> Result:
+        """Run the problem."""
+        result = self.backend.forward(self._theirs(problem))
+        self._record(problem, "forward")
+        return Result(*self._ours(result, problem))
+
+    def backward(
+        self, problem: Problem, result: Result, dout: Array, dlse: Array | None = None
+    ) -> Gradients:
+        """Pass gradients back."""
+        out, lse, dout_, dlse_ = (
+            x if x is None or self.library is None else arrays.cross(x, self.library)
+            for x in (*result, dout, dlse)
+        )
+        gradients = self.backend.backward(
+            self._theirs(problem), Result(out, lse), dout_, dlse_
+        )
+        self._record(problem, "backward")
+        return type(gradients)(*self._ours(gradients, problem))
+
+    def _theirs(self, problem: Problem) -> Problem:
+        return problem if self.library is None else crossed(problem, self.library)
+
+    def _ours(self, results: Sequence[Array | None], problem: Problem) -> Iterator[Array | None]:
+        mine = problem.library
+        for x in results:
+            here = x is None or arrays.library(x) == mine
+            yield x if here else arrays.cross(x, mine)
+
+    def _record(self, problem: Problem, direction: str) -> None:
+        if self.log is not None:
+            self.log.append(Ran(self.backend.name, problem.operation, direction))
+
+
+def crossed(problem: Problem, library: str) -> Problem:
+    """Return the problem with every array as one of another library."""
+    named = {n: arrays.cross(x, library) for n, x in problem.arrays.items()}
+    return problem.with_arrays(named)
+
+
+def choose(problem: Problem, *, requested: str | Backend | None = None) -> Chosen:
+    """Choose the backend that runs a problem.
+
+    Args:
+        problem: The call.
+        requested: A registered name, or a backend object; `None` walks the order.
+
+    Raises:
+        UnknownBackend: No package registers the name.
+        BackendLoadError: The named backend's package cannot be imported.
+        UnsupportedError: Every reason against every backend considered.
+    """
+    log = _log.get()
+    if requested is not None:
+        backend = registry.load(requested) if isinstance(requested, str) else requested
+        reasons = against(backend, problem, named=True)
+        if reasons:
+            raise UnsupportedError(str(problem), {backend.name: reasons}, requested=backend.name)
+        foreign = backend.library not in ("any", problem.library)
+        return Chosen(backend, log, backend.library if foreign else None)
+    refused: dict[str, Sequence[Reason]] = {}
+    for name in _order.get():
+        reasons = answer(name, problem, named=False)
+        if not reasons:
+            return Chosen(registry.load(name), log)
+        refused[name] = reasons
+    raise UnsupportedError(
+        str(problem), refused, hint=f'{problem.operation}(..., backend="reference")'
+    )
+
+
+def answer(name: str, problem: Problem, *, named: bool) -> Sequence[Reason]:
+    """Return the reasons of a registered name, which may not load, or not be there."""
+    if name not in registry.names():
+        return [Reason("not-installed", f"not installed: pip install attnref[{name}]")]
+    found = registry.find(name)
+    if isinstance(found, BackendLoadError):
+        return [Reason("not-loaded", str(found))]
+    return against(found, problem, named=named)
+
+
+def against(backend: Backend, problem: Problem, *, named: bool) -> Sequence[Reason]:
+    """Return every reason against a backend: its arrays, its machine, its limits."""
+    ours, theirs = problem.library, backend.library
+    if theirs not in ("any", ours):
+        if not named:
+            return [Reason("library", f"takes {theirs} arrays, and these are {ours} arrays; "
+                           f"call it with {_HINTS.get(theirs, f'{theirs} arrays')}")]  # fmt: skip
+        if not arrays.crosses(ours, theirs, problem.device):
+            return [Reason("device", f"takes {theirs} arrays, which cannot be on "
+                           f"{problem.device}; nothing is moved between devices unasked")]  # fmt: skip
+    unavailable = backend.available()
+    if unavailable:
+        return unavailable
+    if theirs not in ("any", ours):
+        problem = crossed(problem, theirs)
+    return backend.unsupported(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What each backend answers to a call, and which one would run.
+
+    Attributes:
+        call: The call in one line.
+        runs: The backend that would run; `None` if none would.
+        reasons: Backend name to its reasons; empty if it could run.
+    """
+
+    call: str
+    runs: str | None
+    reasons: dict[str, tuple[Reason, ...]]
+
+    def __str__(self) -> str:
+        """Return a table: the call, then one line per backend and reason."""
+        width = max(map(len, self.reasons), default=0)
+        lines = [self.call]
+        for name, reasons in self.reasons.items():
+            mark = "runs" if name == self.runs else "could run"
+            said = [str(r) for r in reasons] or [mark]
+            lines += [f"  {'' if n else name:<{width}}  {text}" for n, text in enumerate(said)]
+        return "\n".join(lines)
+
+
+def explain(problem: Problem, *, requested: str | Backend | None = None) -> Explanation:
+    """Say what every backend answers to a problem, without running it."""
+    order = _order.get()
+    rest = [name for name in registry.names() if name not in order]
+    reasons: dict[str, tuple[Reason, ...]] = {}
+    for name in (*order, *rest):
+        walked = requested is None and name in order
+        reasons[name] = tuple(answer(name, problem, named=not walked))
+    if requested is None:
+        runs = next((n for n in order if not reasons[n]), None)
+    else:
+        name = requested if isinstance(requested, str) else requested.name
+        if isinstance(requested, str):
+            registry.find(name)
+        else:
+            reasons[name] = tuple(against(requested, problem, named=True))
+        runs = None if reasons[name] else name
+    return Explanation(str(problem), runs, reasons)
+
+
+class _Preference:
+    """Undoes `prefer` when used as a context manager."""
+
+    def __init__(self, token: Token[tuple[str, ...]]) -> None:
+        self._token = token
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        _order.reset(self._token)
+
+
+def prefer(*names: str) -> _Preference:
+    """Set the order in which backends are considered when a call names none.
+
+    Args:
+        *names: Registered backends, the first choice first. None at all restores the
+            in-tree order.
+
+    Returns:
+        A context manager that restores the previous order; ignore it to keep the new
+        one for the current thread or task.
+
+    Raises:
+        UnknownBackend: A name that is neither registered nor in-tree.
+
+    Example:
+        >>> import attnref
+        >>> with attnref.prefer("reference"):
+        ...     pass
+    """
+    for name in names:
+        if name not in IN_TREE:
+            registry.find(name)
+    return _Preference(_order.set(names or IN_TREE))
+
+
+@contextmanager
+def trace() -> Iterator[list[Ran]]:
+    """Record what really runs inside the block, gradients included.
+
+    Example:
+        >>> import numpy as np, attnref
+        >>> q = np.zeros((1, 1, 4, 8))
+        >>> with attnref.trace() as ran:
+        ...     out = attnref.attention(q, q, q, backend="reference")
+        >>> print(*ran)
+        attention forward on reference
+    """
+    log: list[Ran] = []
+    token = _log.set(log)
+    try:
+        yield log
+    finally:
+        _log.reset(token)

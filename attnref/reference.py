@@ -1,0 +1,176 @@
+"""The backend called `reference`: a problem, unpacked into calls of the specification.
+
+It reads any array from any device, computes in float64 whatever came in, and rounds once
+at the end (A6). It is the oracle of every other backend, and runs only when named.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from attnref import arrays
+from attnref.arrays import Array
+from attnref.errors import Reason
+from attnref.problem import (
+    AnyProblem,
+    AttentionGradients,
+    AttentionProblem,
+    Gradients,
+    MergeGradients,
+    MergeProblem,
+    Problem,
+    Result,
+    SoftmaxGradients,
+    SoftmaxProblem,
+    TableGradients,
+    TableProblem,
+    VarlenProblem,
+    WindowGradients,
+    WindowProblem,
+)
+from attnref.spec import attention, gradients, packed, softmax, windows
+
+
+class Reference:
+    """The specification as a backend."""
+
+    name = "reference"
+    library = "any"
+
+    def available(self) -> Sequence[Reason]:
+        """Return nothing: NumPy is all it needs."""
+        return []
+
+    def unsupported(self, problem: Problem) -> Sequence[Reason]:  # noqa: ARG002
+        """Return nothing: the specification is complete."""
+        return []
+
+    def forward(self, problem: AnyProblem) -> Result:
+        """Compute in float64 and round once."""
+        with np.errstate(all="ignore"):
+            exact = exact_forward(problem)
+        out = rounded(exact.out, problem.dtype, getattr(problem, problem.main))
+        if exact.lse is None:
+            return Result(out)
+        like = getattr(problem, problem.main)
+        return Result(out, rounded(exact.lse, problem.lse_dtype, like, order=None))
+
+    def backward(
+        self, problem: AnyProblem, result: Result, dout: Array, dlse: Array | None = None
+    ) -> Gradients:
+        """Compute in float64 and round once."""
+        values = [None if x is None else wide(x) for x in (*result, dout, dlse)]
+        with np.errstate(all="ignore"):
+            exact = exact_backward(problem, Result(*values[:2]), *values[2:])
+        inputs = {f"d{name}": getattr(problem, name) for name in problem.differentiable}
+        done = {
+            name: None if x is None else rounded(x, arrays.dtype_name(inputs[name]), inputs[name])
+            for name, x in exact._asdict().items()
+        }
+        return type(exact)(**done)
+
+    def from_numpy(self, x: np.ndarray) -> Array:
+        """Return the array itself."""
+        return x
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        """Return the values."""
+        return arrays.to_numpy(x)
+
+
+backend = Reference()
+
+
+def wide(x: Array) -> np.ndarray:
+    """Return floating values as float64, and integers and booleans as they are."""
+    values = arrays.to_numpy(x)
+    name = arrays.dtype_name(values)
+    return values if name.startswith(("int", "bool")) else values.astype(np.float64)
+
+
+def rounded(x: np.ndarray, dtype: str, like: Array, order: str | None = "like") -> Array:
+    """Round once, in the memory order, library and device of an input (A1, A6)."""
+    with np.errstate(all="ignore"):
+        axes = arrays.memory_order(like) if order and x.ndim == like.ndim else range(x.ndim)
+        x = np.ascontiguousarray(x.transpose(*axes)).astype(arrays.numpy_dtype(dtype))
+    return arrays.from_numpy(x.transpose(*np.argsort(axes)), like)
+
+
+def options(problem: Problem, *names: str) -> dict[str, Any]:
+    """Return the named fields of a problem, arrays as NumPy arrays."""
+    given = {name: getattr(problem, name) for name in names}
+    is_array = arrays.library
+    return {n: wide(x) if is_array(x) is not None else x for n, x in given.items()}
+
+
+def _attention_options(p: AttentionProblem) -> dict[str, Any]:
+    offset = p.offset if isinstance(p.offset, int) else wide(p.offset)
+    names = ("scale", "window", "mask", "bias", "softcap", "sinks", "q_lens", "kv_lens")
+    return {**options(p, *names), "q_offset": offset}
+
+
+def _varlen_options(p: VarlenProblem) -> dict[str, Any]:
+    offset = p.offset if isinstance(p.offset, int) else wide(p.offset)
+    return {**options(p, "scale", "window", "softcap", "sinks"), "q_offset": offset}
+
+
+def _window_options(p: WindowProblem) -> dict[str, Any]:
+    return options(p, "window", "shift", "scale", "bias", "key_mask", "wrap_bias")
+
+
+def exact_forward(problem: AnyProblem) -> Result:
+    """Run the specification in float64, without rounding anything."""
+    match problem:
+        case AttentionProblem(q=q, k=k, v=v):
+            return Result(*attention.attention(wide(q), wide(k), wide(v),
+                                               **_attention_options(problem)))  # fmt: skip
+        case VarlenProblem(q=q, k=k, v=v, cu_q=cu_q, cu_k=cu_k):
+            return Result(*packed.attention_varlen(*map(wide, (q, k, v, cu_q, cu_k)),
+                                                   **_varlen_options(problem)))  # fmt: skip
+        case WindowProblem(q=q, k=k, v=v):
+            return Result(*windows.window_attention(wide(q), wide(k), wide(v),
+                                                    **_window_options(problem)))  # fmt: skip
+        case MergeProblem(out_a=out_a, lse_a=lse_a, out_b=out_b, lse_b=lse_b):
+            return Result(*softmax.merge_rows(softmax.Rows(wide(out_a), wide(lse_a)),
+                                              softmax.Rows(wide(out_b), wide(lse_b))))  # fmt: skip
+        case SoftmaxProblem(x=x, axis=axis, tile=tile):
+            return Result(softmax.softmax(wide(x), axis, tile))
+        case TableProblem(table=table, window=window):
+            return Result(windows.relative_position_bias(wide(table), window))
+    raise AssertionError(problem)
+
+
+def exact_backward(
+    problem: AnyProblem, result: Result, dout: np.ndarray, dlse: np.ndarray | None
+) -> Gradients:
+    """Run the specification's gradients in float64, without rounding anything."""
+    out, lse = result
+    dlse = np.zeros(1) if lse is None else np.zeros(lse.shape) if dlse is None else dlse
+    match problem:
+        case AttentionProblem(q=q, k=k, v=v):
+            return AttentionGradients(*gradients.attention_backward(
+                dout, dlse, wide(q), wide(k), wide(v), out, lse,
+                **_attention_options(problem)))  # fmt: skip
+        case VarlenProblem(q=q, k=k, v=v, cu_q=cu_q, cu_k=cu_k):
+            return AttentionGradients(*packed.attention_varlen_backward(
+                dout, dlse, wide(q), wide(k), wide(v), out, lse, wide(cu_q), wide(cu_k),
+                **_varlen_options(problem)))  # fmt: skip
+        case WindowProblem(q=q, k=k, v=v):
+            g = windows.window_attention_backward(
+                dout, dlse, wide(q), wide(k), wide(v), out, lse, **_window_options(problem))
+            dscale = g.dscale if problem.scale_per_head else None
+            if problem.qkv is None:
+                return WindowGradients(g.dq, g.dk, g.dv, g.dbias, dscale)
+            dqkv = np.stack([g.dq, g.dk, g.dv], axis=-3)
+            return WindowGradients(None, None, None, g.dbias, dscale, dqkv)
+        case MergeProblem(out_a=out_a, lse_a=lse_a, out_b=out_b, lse_b=lse_b):
+            whole = softmax.Rows(out, lse)
+            parts = [softmax.Rows(wide(o), wide(e)) for o, e in ((out_a, lse_a), (out_b, lse_b))]
+            a, b = (softmax.merge_rows_backward(dout, dlse, part, whole) for part in parts)
+            return MergeGradients(*a, *b)
+        case SoftmaxProblem(axis=axis):
+            return SoftmaxGradients(softmax.softmax_backward(dout, out, axis))
+        case TableProblem(window=window):
+            return TableGradients(windows.relative_position_bias_backward(dout, window))
+    raise AssertionError(problem)
