@@ -217,6 +217,13 @@ def crosses(source: str, target: str, on: str) -> bool:
     return source == target or place in homes.get(target, ())
 
 
+def cross_like(x: Array, like: Array) -> Array:
+    """Return `x` as an array of `like`'s library, whichever it is, on the same device."""
+    target = library(like) or ""
+    foreign = library(x) != target and device(x) == "cpu"
+    return from_numpy(to_numpy(x), like) if foreign else cross(x, target)
+
+
 def cross(x: Array, target: str) -> Array:
     """Return `x` as an array of the library called `target`, on the same device.
 

@@ -38,8 +38,9 @@ class _Call(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, ...]:
         result = chosen.forward_only(problem)
         kept = problem.arrays
-        ctx.chosen, ctx.problem, ctx.names = chosen, problem, names
-        ctx.kept, ctx.results = tuple(kept), len(result)
+        ctx.chosen, ctx.names = chosen, names
+        ctx.problem = problem.with_arrays(dict.fromkeys(kept))
+        ctx.kept = tuple(kept)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*kept.values(), *result)
         return tuple(result)

@@ -6,7 +6,8 @@ state facts; `Call.wrong` adds the context that every message carries.
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Real
 from typing import Any, NoReturn
 
@@ -30,6 +31,13 @@ CHAPTERS = {
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int32", "int64")
+_RESHAPE = {
+    "mask": "a padding mask (B, Sk) is passed as mask[:, None, None, :]",
+    "bias": "a bias (B, Sq, Sk) is passed as bias[:, None]",
+}
+FAR = 2**61
+"""The largest offset or bound of a window: a position, an offset and a bound can be
+added in 64 bits."""
 
 
 class Call:
@@ -37,15 +45,22 @@ class Call:
 
     Args:
         letters: Array name to the letters of its shape, e.g. `"(B, Hq, Sq, D)"`.
-        given: Array name to array; `None` where the caller gave none.
+        given: Array name to array.
+        options: Array name to array, or `None` where the caller gave none.
     """
 
     def __init__(
-        self, letters: Mapping[str, str], given: Mapping[str, Array | None]
+        self,
+        letters: Mapping[str, str],
+        given: Mapping[str, Array],
+        options: Mapping[str, Array | None] | None = None,
     ) -> None:
         self.letters = letters
-        self.given = {name: x for name, x in given.items() if x is not None}
+        asked = {n: x for n, x in (options or {}).items() if x is not None}
+        self.given = {**given, **asked}
         for name, x in self.given.items():
+            if x is None:
+                self.wrong(f"{name} is None; it must be an array.", clause="H3")
             if arrays.library(x) is None:
                 kind = type(x).__name__
                 self.wrong(
@@ -75,26 +90,37 @@ class Call:
     def together(self) -> None:
         """All arrays are of one library and on one device (H3)."""
         first, *others = self.given
-        for what, of in (("library", arrays.library), ("device", arrays.device)):
-            mine = of(self.given[first])
-            for name in others:
-                theirs = of(self.given[name])
-                if theirs != mine:
-                    self.wrong(
-                        f"{name} is on another {what} than {first}: {theirs}, not {mine}.",
-                        first,
-                        name,
-                        clause="H3",
-                        hint=f"bring {name} to {mine}; nothing is moved unasked",
-                    )
+        self._alike(arrays.library, "a {} array", "make", first, others)
+        self._alike(arrays.device, "on {}", "put", first, others)
+
+    def _alike(
+        self,
+        of: Callable[[Array], str | None],
+        what: str,
+        verb: str,
+        first: str,
+        others: Sequence[str],
+    ) -> None:
+        mine = what.format(of(self.given[first]))
+        for name in others:
+            theirs = what.format(of(self.given[name]))
+            if theirs != mine:
+                self.wrong(
+                    f"{first} is {mine} and {name} is {theirs}.",
+                    first,
+                    name,
+                    clause="H3",
+                    hint=f"{verb} {name} {mine}; nothing is moved unasked",
+                )
 
     def rank(self, *names: str) -> None:
         """The arrays have as many axes as letters (A1)."""
         for name in names:
             wanted = self.letters[name].count(",") + 1 - self.letters[name].endswith(",)")
             if name in self.given and self.given[name].ndim != wanted:
+                axes = self.given[name].ndim
                 self.wrong(
-                    f"{name} has {self.given[name].ndim} axes and needs {wanted}.",
+                    f"{name} has {axes} {'axis' if axes == 1 else 'axes'} and needs {wanted}.",
                     name,
                     clause="A1",
                 )
@@ -128,7 +154,7 @@ class Call:
         x, y = self.given[first].shape[a], self.given[other].shape[b]
         if x != y:
             self.wrong(
-                f"{first} has {what} {x} and {other} has {y}.", first, other, clause="A1"
+                f"{first} has {what.format(x)} and {other} has {y}.", first, other, clause="A1"
             )
 
     def shaped(self, name: str, shape: tuple[int, ...], clause: str) -> None:
@@ -162,9 +188,7 @@ class Call:
                 "k",
                 name,
                 clause=clause,
-                hint="a padding mask (B, Sk) is passed as mask[:, None, None, :]"
-                if name == "mask"
-                else "",
+                hint=_RESHAPE[name],
             )
 
     def heads(self, Hq: int, Hkv: int) -> None:
@@ -225,18 +249,22 @@ class Call:
                 clause="F1",
             )
 
-    def number(self, name: str, value: object, clause: str, *, positive: bool) -> float:
-        """A finite real number, optionally positive."""
-        ok = isinstance(value, Real) and not isinstance(value, bool)
-        if not (ok and math.isfinite(float(value))) or (  # type: ignore[arg-type]
-            positive and not float(value) > 0  # type: ignore[arg-type]
-        ):
+    def number(
+        self, name: str, value: object, clause: str, *, positive: bool = False, off: str = ""
+    ) -> float:
+        """A finite real number, optionally positive; `off` says what else is legal."""
+        x = math.nan
+        if isinstance(value, Real) and not isinstance(value, bool):
+            with suppress(OverflowError):
+                x = float(value)
+        if not math.isfinite(x) or (positive and x <= 0):
             what = "a finite number greater than zero" if positive else "a finite number"
-            off = "; None is off" if positive else ""
             self.wrong(f"{name} is {value!r}; it must be {what}{off}.", clause=clause)
-        return float(value)  # type: ignore[arg-type]
+        return x
 
-    def whole(self, name: str, value: object, clause: str, *, least: int) -> int:
+    def whole(
+        self, name: str, value: object, clause: str, *, least: int, hint: str = ""
+    ) -> int:
         """An integer of at least `least`."""
         try:
             n = operator.index(value)  # type: ignore[arg-type]
@@ -246,6 +274,17 @@ class Call:
             self.wrong(
                 f"{name} is {value!r}; it must be an integer of at least {least}.",
                 clause=clause,
+                hint=hint,
+            )
+        return n
+
+    def near(self, name: str, n: int, clause: str, hint: str = "") -> int:
+        """A distance on the key axis that 64-bit positions can be moved by (C3)."""
+        if abs(n) > FAR:
+            self.wrong(
+                f"{name} is {n}; positions are 64-bit, and 2**61 is the most.",
+                clause=clause,
+                hint=hint,
             )
         return n
 

@@ -91,10 +91,9 @@ class Chosen:
         return problem if self.library is None else crossed(problem, self.library)
 
     def _ours(self, results: Sequence[Array | None], problem: Problem) -> Iterator[Array | None]:
-        mine = problem.library
+        mine = getattr(problem, problem.main)
         for x in results:
-            here = x is None or arrays.library(x) == mine
-            yield x if here else arrays.cross(x, mine)
+            yield x if x is None else arrays.cross_like(x, mine)
 
     def _record(self, problem: Problem, direction: str) -> None:
         if self.log is not None:

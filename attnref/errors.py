@@ -130,5 +130,5 @@ class UnsupportedError(AttnrefError, NotImplementedError):
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Suggest the known words that `word` may have meant."""
-    close = get_close_matches(word, known, n=2, cutoff=0.5)
+    close = get_close_matches(word, known, n=2, cutoff=0.6)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -7,6 +7,7 @@ default, and returns the frozen description that the rest of attnref works with.
 import math
 import operator
 from dataclasses import replace
+from numbers import Real
 from typing import Any, Literal, TypeVar
 
 from attnref import arrays
@@ -67,15 +68,15 @@ def attention(
     with_lse: bool = False,
 ) -> AttentionProblem:
     """Describe a call of `attention`; see `attnref.api` for the arguments."""
-    given = {"q": q, "k": k, "v": v, "mask": mask, "bias": bias, "sinks": sinks,
-             "q_lens": q_lens, "kv_lens": kv_lens, "q_offset": _if_array(q_offset)}  # fmt: skip
-    call = Call(_ATTENTION_LETTERS, given)
+    options = {"mask": mask, "bias": bias, "sinks": sinks, "q_lens": q_lens,
+               "kv_lens": kv_lens, "q_offset": _if_array(q_offset)}  # fmt: skip
+    call = Call(_ATTENTION_LETTERS, {"q": q, "k": k, "v": v}, options)
     call.together()
     call.rank("q", "k", "v")
     _check_qkv(call, heads=1, tokens=2)
     B, Hq, Sq, D = q.shape
     Sk = k.shape[2]
-    call.agree_in_size("q", 0, "k", 0, "batch")
+    call.agree_in_size("q", 0, "k", 0, "a batch of {}")
     call.boolean("mask", "C1", "an additive mask is a bias: attention(..., bias=mask)")
     call.broadcasts("mask", (B, Hq, Sq, Sk), "C1")
     call.floats("bias", "sinks")
@@ -85,12 +86,13 @@ def attention(
     call.lengths("kv_lens", B, Sk)
     bounds = _bounds(call, window, causal=causal)
     lens = q_lens is not None or kv_lens is not None
+    unclear = "there are lengths" if lens else f"there are {Sq} queries and {Sk} keys"
     return _noted(AttentionProblem(
         q=q, k=k, v=v, mask=mask, bias=bias, sinks=sinks, q_lens=q_lens, kv_lens=kv_lens,
         scale=_scale(call, scale, D),
-        softcap=None if softcap is None else call.number("softcap", softcap, "B2", positive=True),
+        softcap=_softcap(call, softcap),
         window=bounds,
-        q_offset=_alignment(call, q_offset, bounds, B, unequal=Sq != Sk or lens,
+        q_offset=_alignment(call, q_offset, bounds, B, unclear=unclear if lens or Sq != Sk else "",
                             end="end" if lens else Sk - Sq),
     ), with_lse=with_lse)  # fmt: skip
 
@@ -113,13 +115,12 @@ def attention_varlen(
     with_lse: bool = False,
 ) -> VarlenProblem:
     """Describe a call of `attention_varlen`; see `attnref.api` for the arguments."""
-    given = {"q": q, "k": k, "v": v, "cu_q": cu_q, "cu_k": cu_k, "sinks": sinks,
-             "q_offset": _if_array(q_offset)}  # fmt: skip
-    call = Call(_VARLEN_LETTERS, given)
+    given = {"q": q, "k": k, "v": v, "cu_q": cu_q, "cu_k": cu_k}
+    call = Call(_VARLEN_LETTERS, given, {"sinks": sinks, "q_offset": _if_array(q_offset)})
     call.together()
     call.rank("q", "k", "v", "cu_q", "cu_k")
     _check_qkv(call, heads=1, tokens=0)
-    call.agree_in_size("cu_q", 0, "cu_k", 0, "length")
+    call.agree_in_size("cu_q", 0, "cu_k", 0, "{} entries")
     call.offsets("cu_q", q.shape[0], "q")
     call.offsets("cu_k", k.shape[0], "k")
     call.floats("sinks")
@@ -128,10 +129,10 @@ def attention_varlen(
     return _noted(VarlenProblem(
         q=q, k=k, v=v, cu_q=cu_q, cu_k=cu_k, sinks=sinks,
         scale=_scale(call, scale, q.shape[2]),
-        softcap=None if softcap is None else call.number("softcap", softcap, "B2", positive=True),
+        softcap=_softcap(call, softcap),
         window=bounds,
         q_offset=_alignment(call, q_offset, bounds, cu_q.shape[0] - 1,
-                            unequal=cu_k is not cu_q, end="end"),
+                            unclear="" if cu_k is cu_q else "cu_k is not cu_q", end="end"),
         max_q=None if max_q is None else call.whole("max_q", max_q, "F1", least=0),
         max_k=None if max_k is None else call.whole("max_k", max_k, "F1", least=0),
     ), with_lse=with_lse)  # fmt: skip
@@ -154,16 +155,16 @@ def window_attention(
     """Describe a call of `window_attention`; see `attnref.api` for the arguments."""
     letters = {"q": "(B, *G, H, D)", "k": "(B, *G, H, D)", "v": "(B, *G, H, Dv)",
                "bias": "(H, N, N)", "key_mask": "(B, *G)", "scale": "(H,)"}  # fmt: skip
-    given = {"q": q, "k": k, "v": v, "bias": bias, "key_mask": key_mask,
-             "scale": _if_array(scale)}  # fmt: skip
-    call = Call(letters, given)
+    options = {"bias": bias, "key_mask": key_mask, "scale": _if_array(scale)}
+    call = Call(letters, {"q": q, "k": k, "v": v}, options)
     call.together()
     if not 4 <= q.ndim <= 6:  # noqa: PLR2004  # one to three spatial axes
-        call.wrong(f"q has {q.ndim - 3} spatial axes; one to three are taken.", "q", clause="G1")
+        call.wrong(f"q has {q.ndim} axes and needs 4 to 6: one to three of them are spatial.",
+                   "q", clause="G1")  # fmt: skip
     call.floats("q", "k", "v", "bias", "scale")
     call.agree_in_dtype("q", "k", "v")
     call.shaped("k", tuple(q.shape), "G1")
-    call.shaped("v", (*q.shape[:-1], v.shape[-1]), "G1")
+    call.shaped("v", (*q.shape[:-1], *v.shape[-1:]), "G1")
     B, *G, H, D = q.shape
     extents = _per_axis(call, "window", window, len(G), least=1)
     shifts = _per_axis(call, "shift", shift, len(G), least=0)
@@ -172,10 +173,10 @@ def window_attention(
             call.wrong(f"shift is {s} on axis {axis}, where the window is {w}; "
                        "it must be smaller.", "q", clause="G2")  # fmt: skip
         if g < 1:
-            call.wrong(f"the map has extent {g} on axis {axis}.", "q", clause="G1")
+            call.wrong(f"the map has extent {g} on axis {axis}; it must be at least 1.", "q", clause="G1")
     N = math.prod(extents)
     call.shaped("bias", (H, N, N), "G6")
-    call.boolean("key_mask", "G6", "key_mask != 0")
+    call.boolean("key_mask", "G6", "pass key_mask != 0")
     call.shaped("key_mask", (B, *G), "G6")
     call.shaped("scale", (H,), "G6")
     return _noted(WindowProblem(
@@ -189,9 +190,12 @@ def window_attention(
 def window_attention_qkv(qkv: Array, **options: Any) -> WindowProblem:
     """Describe a call of `window_attention_qkv`; see `attnref.api` for the arguments."""
     call = Call({"qkv": "(B, *G, 3, H, D)"}, {"qkv": qkv})
-    if not 5 <= qkv.ndim <= 7 or qkv.shape[-3] != 3:  # noqa: PLR2004  # q, k and v
-        call.wrong("qkv must hold q, k and v on its third axis from the end.",
+    if not 5 <= qkv.ndim <= 7:  # noqa: PLR2004  # one to three spatial axes
+        call.wrong(f"qkv has {qkv.ndim} axes and needs 5 to 7: one to three of them are spatial.",
                    "qkv", clause="G1")  # fmt: skip
+    if qkv.shape[-3] != 3:  # noqa: PLR2004  # q, k and v
+        call.wrong("qkv must hold q, k and v on its third axis from the end, which has length "
+                   f"{qkv.shape[-3]}.", "qkv", clause="G1")  # fmt: skip
     return window_attention(**split_qkv(qkv), **options, qkv=qkv)
 
 
@@ -203,8 +207,8 @@ def relative_position_bias(
     call = Call(letters, {"table": table})
     call.rank("table")
     call.floats("table")
-    if not isinstance(window, tuple | list):
-        call.wrong(f"window is {window!r}; a table needs one extent per axis.", "table",
+    if not isinstance(window, tuple | list) or not 1 <= len(window) <= 3:  # noqa: PLR2004
+        call.wrong(f"window is {window!r}; a table needs one extent per axis, for one to three axes.", "table",
                    clause="G6", hint="window=(7, 7) for an image")  # fmt: skip
     extents = _per_axis(call, "window", window, len(window), least=1)
     rows = math.prod(2 * w - 1 for w in extents)
@@ -248,9 +252,9 @@ def merge(out_a: Array, lse_a: Array, out_b: Array, lse_b: Array) -> MergeProble
     return _noted(MergeProblem(**given))
 
 
-def like(name: str, x: Array, shape: tuple[int, ...], dtype: str, of: Array, letters: str) -> Array:
+def like(name: str, x: Array, shape: tuple[int, ...], dtype: str, of: Array, letters: str) -> None:
     """Check an array that a backward call takes beside the forward's arguments."""
-    call = Call({name: letters, "inputs": ""}, {name: x})
+    call = Call({name: letters}, {name: x})
     mine = (arrays.library(x), arrays.device(x))
     theirs = (arrays.library(of), arrays.device(of))
     if mine != theirs:
@@ -259,7 +263,6 @@ def like(name: str, x: Array, shape: tuple[int, ...], dtype: str, of: Array, let
     call.shaped(name, shape, "E1")
     if arrays.dtype_name(x) != dtype:
         call.wrong(f"{name} is {arrays.dtype_name(x)}; it must be {dtype}.", name, clause="A3")
-    return x
 
 
 def _if_array(x: object) -> Array | None:
@@ -269,21 +272,27 @@ def _if_array(x: object) -> Array | None:
 def _check_qkv(call: Call, *, heads: int, tokens: int) -> None:
     call.floats("q", "k", "v")
     call.agree_in_dtype("q", "k", "v")
-    call.agree_in_size("q", -1, "k", -1, "a head size of")
-    call.agree_in_size("k", tokens, "v", tokens, "keys")
-    call.agree_in_size("k", heads, "v", heads, "heads")
+    call.agree_in_size("q", -1, "k", -1, "a head size of {}")
+    call.agree_in_size("k", tokens, "v", tokens, "{} keys")
+    call.agree_in_size("k", heads, "v", heads, "{} heads")
     call.heads(call.given["q"].shape[heads], call.given["k"].shape[heads])
     if call.given["k"].ndim == 4:  # noqa: PLR2004  # (B, Hkv, Sk, D)
-        call.agree_in_size("k", 0, "v", 0, "batch")
+        call.agree_in_size("k", 0, "v", 0, "a batch of {}")
 
 
 def _scale(call: Call, scale: object, D: int) -> float:
     if scale is not None:
-        return call.number("scale", scale, "B1", positive=False)
+        return call.number("scale", scale, "B1")
     if D == 0:
         call.wrong("q has a head size of 0, so scale has no default.", "q", clause="A4",
                    hint="attention(..., scale=1.0)")  # fmt: skip
     return 1.0 / math.sqrt(D)
+
+
+def _softcap(call: Call, softcap: object) -> float | None:
+    if softcap is None:
+        return None
+    return call.number("softcap", softcap, "B2", positive=True, off="; None is off")
 
 
 def _bounds(call: Call, window: object, *, causal: object) -> Window:
@@ -293,38 +302,44 @@ def _bounds(call: Call, window: object, *, causal: object) -> Window:
     if not isinstance(window, tuple | list) or len(window) != 2:  # noqa: PLR2004
         call.wrong(f"window is {window!r}; it must be a pair (left, right).", clause="C2",
                    hint="None leaves a side unbounded")  # fmt: skip
-    names = ("window's left bound", "window's right bound")
     left, right = (
-        None if n is None else call.whole(name, n, "C2", least=0)
-        for name, n in zip(names, window, strict=True)
+        None if n is None else _bound(call, f"window's {side} bound", n)
+        for side, n in zip(("left", "right"), window, strict=True)
     )
     return left, 0 if causal else right
 
 
+def _bound(call: Call, name: str, n: object) -> int:
+    hint = "None leaves a side unbounded"
+    return call.near(name, call.whole(name, n, "C2", least=0, hint=hint), "C2", hint)
+
+
 def _alignment(
-    call: Call, q_offset: Any, bounds: Window, B: int, *, unequal: bool, end: Any
+    call: Call, q_offset: Any, bounds: Window, B: int, *, unclear: str, end: Any
 ) -> Any:
     """Resolve where the first query stands; zero where that cannot matter (C3)."""
     choices = "q_offset='start' lines up the first positions, q_offset='end' the last"
     resolved = q_offset
     if _if_array(q_offset) is not None:
-        call.integers("q_offset", B, "C3")
+        for b, n in enumerate(_listed(call.integers("q_offset", B, "C3"))):
+            call.near(f"q_offset[{b}]", n, "C3")
     elif isinstance(q_offset, str):
         if q_offset not in ("start", "end"):
             call.wrong(f"q_offset is {q_offset!r}.", clause="C3", hint=choices)
         resolved = 0 if q_offset == "start" else end
     elif q_offset is not None:
         try:
-            resolved = operator.index(q_offset)
+            resolved = call.near("q_offset", operator.index(q_offset), "C3")
         except TypeError:
+            resolved = None
+        if resolved is None or isinstance(q_offset, bool):
             call.wrong(f"q_offset is {q_offset!r}; it must be an integer, an integer array, "
                        "'start' or 'end'.", clause="C3")  # fmt: skip
     if bounds == (None, None):
         return 0
-    if q_offset is None and unequal:
+    if q_offset is None and unclear:
         call.wrong(
-            "causal or a window needs q_offset here: queries and keys differ in number, so "
-            "where the first query stands is not clear.",
+            f"causal or a window needs q_offset, because {unclear}.",
             "q", "k", "q_lens", "kv_lens", "cu_q", "cu_k",
             clause="C3",
             hint=choices,
@@ -332,21 +347,25 @@ def _alignment(
     return 0 if resolved is None else resolved
 
 
+def _listed(values: Any) -> list[int]:
+    return [] if values is None else values.tolist()
+
+
 def _per_axis(
     call: Call, name: str, value: object, axes: int, *, least: int
 ) -> tuple[int, ...]:
     if isinstance(value, tuple | list):
         if len(value) != axes:
-            call.wrong(f"{name} has {len(value)} entries and the map has {axes} spatial axes.",
-                       "q", clause="G2")  # fmt: skip
+            call.wrong(f"{name} is {value!r} and the map has {axes} spatial axes.",
+                       "q", clause="G2", hint="an integer means every axis")  # fmt: skip
         return tuple(call.whole(f"{name}[{a}]", n, "G2", least=least) for a, n in enumerate(value))
     return (call.whole(name, value, "G2", least=least),) * axes
 
 
 def _wrap_bias(call: Call, value: float) -> float:
-    if isinstance(value, int | float) and value == -math.inf:
+    if isinstance(value, Real) and value == -math.inf:
         return -math.inf
-    return call.number("wrap_bias", value, "G3", positive=False)
+    return call.number("wrap_bias", value, "G3", off=", or -inf to hide wrapped pairs")
 
 
 def _noted(problem: P, *, with_lse: bool = False) -> P:

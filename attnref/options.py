@@ -6,6 +6,10 @@ from attnref.arrays import Array
 from attnref.problem import Window
 
 
+DEFAULTS: dict[str, object] = {"causal": False, "shift": 0, "wrap_bias": float("-inf")}
+"""What an option is when a call leaves it out, where that is not `None`."""
+
+
 class AttentionOptions(TypedDict, total=False):
     """Options of `attention` and its relatives; `attnref.attention` explains them."""
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from attnref import arrays
 from attnref.arrays import Array
+from attnref.backend import not_understood, refuse
 from attnref.errors import Reason
 from attnref.problem import (
     AnyProblem,
@@ -32,6 +33,20 @@ from attnref.problem import (
 from attnref.spec import attention, gradients, packed, softmax, windows
 
 
+_ROWS = frozenset({"gradients", "grouped heads", "q_offset", "sinks", "softcap", "window"})
+_MAPS = frozenset({"1-D", "2-D", "3-D", "bias", "gradients", "key_mask", "qkv",
+                   "scale per head", "shift", "wrap_bias"})  # fmt: skip
+UNDERSTOOD = {
+    "attention": _ROWS | {"bias", "kv_lens", "mask", "q_lens"},
+    "attention_varlen": _ROWS,
+    "window_attention": _MAPS,
+    "softmax": {"gradients"},
+    "merge": {"gradients"},
+    "relative_position_bias": {"gradients"},
+}
+"""Every operation and feature that the specification has."""
+
+
 class Reference:
     """The specification as a backend."""
 
@@ -42,12 +57,13 @@ class Reference:
         """Return nothing: NumPy is all it needs."""
         return []
 
-    def unsupported(self, problem: Problem) -> Sequence[Reason]:  # noqa: ARG002
-        """Return nothing: the specification is complete."""
-        return []
+    def unsupported(self, problem: Problem) -> Sequence[Reason]:
+        """Return nothing, unless the call is of a later version than the specification."""
+        return not_understood(problem, UNDERSTOOD)
 
     def forward(self, problem: AnyProblem) -> Result:
         """Compute in float64 and round once."""
+        refuse(self, problem)
         with np.errstate(all="ignore"):
             exact = exact_forward(problem)
         out = rounded(exact.out, problem.dtype, getattr(problem, problem.main))
@@ -92,9 +108,23 @@ def wide(x: Array) -> np.ndarray:
 def rounded(x: np.ndarray, dtype: str, like: Array, order: str | None = "like") -> Array:
     """Round once, in the memory order, library and device of an input (A1, A6)."""
     with np.errstate(all="ignore"):
-        axes = arrays.memory_order(like) if order and x.ndim == like.ndim else range(x.ndim)
-        x = np.ascontiguousarray(x.transpose(*axes)).astype(arrays.numpy_dtype(dtype))
-    return arrays.from_numpy(x.transpose(*np.argsort(axes)), like)
+        axes = arrays.memory_order(like) if order and x.ndim == like.ndim else tuple(range(x.ndim))
+        near = to_odd(x) if dtype == "bfloat16" else x
+        y = np.asarray(near).transpose(*axes).astype(arrays.numpy_dtype(dtype), order="C")
+    return arrays.from_numpy(y.transpose(*np.argsort(axes)), like)
+
+
+def to_odd(x: np.ndarray) -> np.ndarray:
+    """Return x in float32, so that rounding it to bfloat16 rounds x once.
+
+    ml_dtypes converts by way of float32, and two roundings to nearest are not one. An
+    inexact number is therefore cut off and marked in its last bit, which breaks ties.
+    """
+    y = x.astype(np.float32)
+    far = np.abs(y.astype(np.float64)) > np.abs(x)
+    cut = np.where(far, np.nextafter(y, np.float32(0)), y)
+    inexact = np.isfinite(x) & (cut.astype(np.float64) != x)
+    return (cut.view(np.uint32) | inexact).view(np.float32)
 
 
 def options(problem: Problem, *names: str) -> dict[str, Any]:

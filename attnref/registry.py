@@ -15,10 +15,16 @@ from attnref.errors import BackendLoadError, UnknownBackend
 GROUP = "attnref.backends"
 """The entry-point group."""
 
+OURS = "attnref"
+"""The distribution that the in-tree backends come with."""
+
 
 @cache
 def _registered() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
+    # The last of a name wins, and nobody takes an in-tree one: no package may change what
+    # runs by being installed (H1).
+    points = sorted(entry_points(group=GROUP), key=lambda p: bool(p.dist) and p.dist.name == OURS)
+    return {point.name: point for point in points}
 
 
 @cache

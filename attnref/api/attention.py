@@ -118,7 +118,7 @@ def _attention_backward(
     for name, x in (("dout", dout), ("out", out)):
         normalize.like(name, x, (s.B, s.Hq, s.Sq, s.Dv), problem.dtype, q, "(B, Hq, Sq, Dv)")
     for name, x in (("lse", lse), ("dlse", dlse)):
-        if x is not None:
+        if name == "lse" or x is not None:
             normalize.like(name, x, (s.B, s.Hq, s.Sq), problem.lse_dtype, q, "(B, Hq, Sq)")
     return replace(problem, with_gradients=True)
 
@@ -271,7 +271,7 @@ def _varlen_backward(
     for name, x in (("dout", dout), ("out", out)):
         normalize.like(name, x, (rows, heads, v.shape[2]), problem.dtype, q, "(Tq, Hq, Dv)")
     for name, x in (("lse", lse), ("dlse", dlse)):
-        if x is not None:
+        if name == "lse" or x is not None:
             normalize.like(name, x, (heads, rows), problem.lse_dtype, q, "(Hq, Tq)")
     return replace(problem, with_gradients=True)
 

@@ -1,7 +1,7 @@
 """What every public function does before its own work."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Any, ParamSpec, TypeVar, get_args
@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar, get_args
 from attnref import dispatch
 from attnref.backend import Backend
 from attnref.errors import UnknownArgument
+from attnref.options import DEFAULTS
 from attnref.problem import Problem
 
 P = ParamSpec("P")
@@ -24,15 +25,17 @@ def public(describe: Callable[..., Problem]) -> Callable[[Callable[P, R]], Calla
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         shown = _signature(function)
-        known = [p.name for p in shown.parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
-        keywords = frozenset(known)
+        names = frozenset(shown.parameters)
+        positional = names.difference(_keywords(shown))
         name = function.__name__
 
         @wraps(function)
         def call(*args: P.args, **options: P.kwargs) -> R:
-            if not keywords.issuperset(options):
-                unknown = next(key for key in options if key not in keywords)
-                raise UnknownArgument(name, unknown, known)
+            if not names.issuperset(options):
+                raise _unknown(name, shown, options)
+            if not positional.isdisjoint(options):
+                bound = shown.bind(*args, **options)
+                args, options = bound.args, bound.kwargs  # type: ignore[assignment]
             torch = sys.modules.get("torch")
             if torch is not None and torch.compiler.is_compiling():
                 from attnref import compiled  # noqa: PLC0415  # loads torch
@@ -45,6 +48,15 @@ def public(describe: Callable[..., Problem]) -> Callable[[Callable[P, R]], Calla
         return call
 
     return decorate
+
+
+def _keywords(shown: Signature) -> list[str]:
+    return [p.name for p in shown.parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
+
+
+def _unknown(name: str, shown: Signature, options: Iterable[str]) -> UnknownArgument:
+    known = list(shown.parameters)
+    return UnknownArgument(name, next(key for key in options if key not in known), known)
 
 
 def _signature(function: Callable[..., Any]) -> Signature:
@@ -60,7 +72,9 @@ def _signature(function: Callable[..., Any]) -> Signature:
             Parameter(
                 name,
                 Parameter.KEYWORD_ONLY,
-                default=Parameter.empty if name in options.__required_keys__ else None,
+                default=Parameter.empty
+                if name in options.__required_keys__
+                else DEFAULTS.get(name),
                 annotation=kind,
             )
             for name, kind in options.__annotations__.items()
@@ -84,6 +98,8 @@ def explain(
 
     Raises:
         InvalidProblem: The call has no meaning.
+        UnknownArgument: The function has no such option.
+        UnknownBackend: No package registers the name.
 
     Example:
         >>> import numpy as np, attnref
@@ -94,4 +110,7 @@ def explain(
     describe = getattr(function, "describe", None)
     if describe is None:
         raise TypeError(f"{function!r} is not a public function of attnref")
+    shown = signature(function)
+    if not shown.parameters.keys() >= options.keys():
+        raise _unknown(function.__name__, shown, options)
     return dispatch.explain(describe(*args, **options), requested=backend)

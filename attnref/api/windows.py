@@ -187,7 +187,7 @@ def _checked(
             name, x, (*rows, problem.v.shape[-1]), problem.dtype, q, "(B, *G, H, Dv)"
         )
     for name, x in (("lse", lse), ("dlse", dlse)):
-        if x is not None:
+        if name == "lse" or x is not None:
             normalize.like(name, x, rows, problem.lse_dtype, q, "(B, *G, H)")
     return replace(problem, with_gradients=True)
 

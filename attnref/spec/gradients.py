@@ -82,7 +82,7 @@ def sum_to(
     """Sum over the axes along which something of `shape` was broadcast (B3)."""
     x = x.sum(axis=tuple(range(x.ndim - len(shape))))
     stretched = [a for a, (n, m) in enumerate(zip(shape, x.shape, strict=True)) if n != m]
-    return x.sum(axis=tuple(stretched), keepdims=True)
+    return np.asarray(x.sum(axis=tuple(stretched), keepdims=True))
 
 
 def dense_backward(

@@ -25,7 +25,8 @@ def repeat_heads(
 
     Consecutive query heads share a key/value head (A2).
     """
-    group = Hq // x.shape[1] if Hq else 1
+    Hkv = x.shape[1]
+    group = Hq // Hkv if Hkv else 1
     return np.repeat(x, group, axis=1)
 
 

@@ -42,7 +42,7 @@ class Rows(NamedTuple):
 
 
 def exp_from(
-    m: Float[np.ndarray, "*rows"], s: Float[np.ndarray, "*rows n"]
+    m: float | Float[np.ndarray, "*rows"], s: Float[np.ndarray, "*rows n"]
 ) -> Float[np.ndarray, "*rows n"]:
     r"""
     Measure scores from a maximum.

@@ -131,16 +131,15 @@ def allowed(
     key_mask: Bool[np.ndarray, "B *G"],
     *,
     wrap: bool,
-) -> Bool[np.ndarray, "B*windows 1 N N"]:
+) -> Bool[np.ndarray, "maps 1 N N"]:
     """
     Tell who may see whom in every window.
 
-    Padding holds no token, so nobody sees it; a token that `key_mask` hides is not seen
-    but still asks (G5, G6). Wrapped pairs see each other only if `wrap` says so.
+    Padding holds no token, so it neither asks nor is seen; a token that `key_mask` hides
+    is not seen but still asks (G5, G6). Wrapped pairs see each other only if `wrap` says so.
     """
-    real = partition(key_mask, window, shift)[:, None, None, :]
-    N = real.shape[-1]
-    pairs = np.broadcast_to(real, (real.shape[0], 1, N, N))
+    asks = partition(np.ones_like(key_mask), window, shift)[:, None, :, None]
+    pairs = asks & partition(key_mask, window, shift)[:, None, None, :]
     if wrap:
         return pairs
     across = wrapped(G, window, shift)[:, None]

@@ -1,0 +1,104 @@
+"""Where windows lie on a map, as index arrays (G2, G5).
+
+Along one axis the rolled line has place `t` for the token at `x = (t + s) mod n`, cut
+into windows of `w`; `n` is the padded extent. A token came round the edge if `x < s`.
+Since `s < w`, such tokens fall into the last window only, and there they are the ones
+of another region: a pair is wrapped if on some axis one of the two came round.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from attnref.problem import WindowProblem
+
+from .blocks import ELEMENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """The windows of a map, their tokens in row-major order.
+
+    Attributes:
+        at: The coordinate on each axis, inside the map also for padding.
+        real: False where there is only padding.
+        turned: One bit per axis, set where the token came round the edge.
+    """
+
+    at: tuple[Int[np.ndarray, "windows N"], ...]
+    real: Bool[np.ndarray, "windows N"]
+    turned: UInt8[np.ndarray, "windows N"]
+
+
+def lattice(problem: WindowProblem) -> Lattice:
+    """Lay the windows of a problem on its map."""
+    axes = zip(problem.extents, problem.window, problem.shift, strict=True)
+    lines = [_line(g, w, s) for g, w, s in axes]
+    counts = [len(x) for x, _ in lines]
+    shape = (prod(counts), prod(problem.window))
+    full = (*counts, *problem.window)
+    at, real, turned = [], np.ones(shape, bool), np.zeros(shape, np.uint8)
+    for axis, (x, came) in enumerate(lines):
+        here = [1] * len(full)
+        here[axis], here[len(lines) + axis] = x.shape
+        flat = np.broadcast_to(x.reshape(here), full).reshape(shape)
+        bit = np.broadcast_to(came.reshape(here), full).reshape(shape)
+        g = problem.extents[axis]
+        real &= flat < g
+        turned |= bit.astype(np.uint8) << axis
+        at.append(np.minimum(flat, g - 1))
+    return Lattice(tuple(at), real, turned)
+
+
+def _line(g: int, w: int, s: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return coordinate and "came round" of each place: `(windows, w)` on one axis."""
+    n = -(-g // w) * w
+    x = (np.arange(n) + s) % n
+    return x.reshape(-1, w), (x < s).reshape(-1, w)
+
+
+class Chunk(NamedTuple):
+    """Some windows of the batch and some heads, worked on at once.
+
+    Attributes:
+        tokens: Picks the windows' tokens from a map `(B, *G, ...)`.
+        heads: The heads.
+        real: As in `Lattice`.
+        turned: As in `Lattice`.
+    """
+
+    tokens: tuple[Int[np.ndarray, "windows N"], ...]
+    heads: slice
+    real: Bool[np.ndarray, "windows N"]
+    turned: UInt8[np.ndarray, "windows N"]
+
+    def gather(self, x: np.ndarray) -> np.ndarray:
+        """Take `(windows, heads, N, ...)` from `(B, *G, H, ...)`, of any strides."""
+        of_heads = (slice(None),) * len(self.tokens) + (self.heads,)
+        return x[of_heads][self.tokens].swapaxes(1, 2)
+
+    def put(self, into: np.ndarray, rows: np.ndarray) -> None:
+        """Write `(windows, heads, N, ...)` back; padding has no place to go."""
+        of_heads = (slice(None),) * len(self.tokens) + (self.heads,)
+        tokens = tuple(i[self.real] for i in self.tokens)
+        into[of_heads][tokens] = rows.swapaxes(1, 2)[self.real]
+
+
+def chunks(problem: WindowProblem) -> Iterator[Chunk]:
+    """Cut a problem into chunks whose scores stay within the elements of a block."""
+    B, H = problem.q.shape[0], problem.q.shape[-2]
+    line = lattice(problem)
+    count, N = line.real.shape
+    heads = max(1, min(H, ELEMENTS // N**2))
+    step = max(1, ELEMENTS // (heads * N**2))
+    for h in range(0, H, heads):
+        for first in range(0, B * count, step):
+            number = np.arange(first, min(first + step, B * count))
+            w = number % count
+            b = np.broadcast_to((number // count)[:, None], (len(w), N))
+            tokens = (b, *(x[w] for x in line.at))
+            yield Chunk(tokens, slice(h, h + heads), line.real[w], line.turned[w])

@@ -1,0 +1,261 @@
+r"""How far an honest computation may be from the exact result, element by element.
+
+Nobody chooses these limits. Each is a first-order forward error bound of the tiled
+computation, evaluated on the data of the very row it judges: unit roundoffs from the
+arithmetic profile, the number of terms, the magnitudes that were summed, the spread of
+the scores. Cancellation widens it, large logits widen it, and nothing else does. The
+derivation, term by term, is in `docs/error-bounds.md`.
+
+One constant is not worst case: sums of `n` terms are given $6 \sqrt{n}\, u$ instead of
+$n\, u$ where that is less, after Higham and Mary's probabilistic analysis.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attnref.spec import gradients, scores
+from attnref_conformance.dense import Dense
+from attnref_conformance.profiles import Arithmetic
+
+HARDEST = 2.0
+"""Beyond a perturbation of the exponent by this much no digit can be promised; capping it
+there makes the limit stricter than theory."""
+
+SMALLEST_TILE = 16
+"""The smallest tile that a sum may have been cut into; more tiles mean more rescaling."""
+
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a dense problem and what they are made of."""
+
+    similar: np.ndarray
+    """`q . k`."""
+    magnitude: np.ndarray
+    """`|q| . |k|`: what the products of a score add up to before they cancel."""
+    capped: np.ndarray
+    """`c`."""
+    s: np.ndarray
+    """`s`, minus infinity where invisible."""
+
+
+def scores_of(d: Dense) -> Scores:
+    """Compute the scores of a dense problem."""
+    similar = scores.similarity(d.q, d.k, 1.0)
+    c = scores.soft_cap(d.scale * similar, d.softcap)
+    s = c if d.bias is None else c + d.bias
+    magnitude = scores.similarity(np.abs(d.q), np.abs(d.k), 1.0)
+    return Scores(similar, magnitude, c, np.where(d.seen, s, -np.inf))
+
+
+def sum_error(n: float | np.ndarray, u: float) -> np.ndarray:
+    r"""Bound the relative error of a sum of `n` terms: $\min(n, 6 \sqrt n)\, u$."""
+    return np.minimum(n, 6.0 * np.sqrt(n)) * u
+
+
+def finite(x: np.ndarray) -> np.ndarray:
+    """Replace what is not finite by zero: it is compared as a special value."""
+    return np.where(np.isfinite(x), x, 0.0)
+
+
+def score_error(d: Dense, x: Scores, u: Arithmetic) -> np.ndarray:
+    """Bound the absolute error of a score: product, scale, cap, bias."""
+    D = d.q.shape[-1]
+    product = (sum_error(D + 2, u.acc) + 2 * u.product) * np.abs(d.scale) * x.magnitude
+    rounding = 2 * u.acc * np.abs(d.scale * x.similar)
+    if d.softcap is not None:
+        rounding = rounding + 4 * u.acc * np.abs(x.capped)
+    if d.bias is not None:
+        rounding = rounding + u.acc * np.abs(finite(x.capped + d.bias))
+    return np.where(d.seen, product + rounding, 0.0)
+
+
+def relative(exponent_error: np.ndarray) -> np.ndarray:
+    """Turn an absolute error of an exponent into a relative error of its exponential."""
+    return np.expm1(np.minimum(exponent_error, HARDEST))
+
+
+def forward_bounds(
+    d: Dense, out64: np.ndarray, lse64: np.ndarray, u: Arithmetic
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bound the absolute errors of `out` and `lse`, given their exact values."""
+    x = scores_of(d)
+    s = x.s
+    live = np.isfinite(s)
+    with_sink = s if d.sink is None else np.concatenate([s, d.sink[..., None]], axis=-1)
+    m = finite(with_sink.max(axis=-1, initial=-np.inf))[..., None]
+    n = live.sum(axis=-1, keepdims=True)
+    lse = finite(lse64)[..., None]
+    W = np.where(live, np.exp(np.where(live, s, 0.0) - lse), 0.0)
+    exponent = score_error(d, x, u) + u.acc * (np.abs(finite(s)) + np.abs(m)) * 2 + 4 * u.acc
+    e = np.where(live, relative(exponent + u.weight), 0.0)
+    spread = np.where(live, np.abs(finite(s) - m), 0.0).max(axis=-1, initial=0.0, keepdims=True)
+    tiles = -(-n // SMALLEST_TILE)
+    shared = (
+        (W * e).sum(axis=-1, keepdims=True)
+        + 2 * sum_error(n, u.acc)
+        + (2 * tiles + spread + 2) * u.acc
+    )
+    absolute = np.abs(finite(d.v))
+    lost = u.weight_underflow / np.exp(lse - m) * (live @ absolute)
+    out = (W * e) @ absolute + shared * (W @ absolute) + lost
+    out += u.out * (np.abs(finite(out64)) + out) + np.where(n > 0, u.out_underflow, 0.0)
+    rows = (W * relative(exponent)).sum(axis=-1) + (sum_error(n, u.acc) + tiles * u.acc)[..., 0]
+    rows += 4 * u.acc * (np.abs(m) + np.abs(lse) + 1)[..., 0] + u.lse * np.abs(lse[..., 0])
+    return out, np.where(np.isfinite(lse64), rows, 0.0)
+
+
+@dataclass(frozen=True)
+class GradientBounds:
+    """Bounds of the gradients before heads and broadcasts are summed, without rounding."""
+
+    dq: np.ndarray
+    dk: np.ndarray
+    dv: np.ndarray
+    dS: np.ndarray
+    dscale: np.ndarray
+    dsinks: np.ndarray | None
+    size: gradients.ScoreGradients
+    """The magnitudes that the same sums add up, for the error of summing further."""
+
+
+def backward_bounds(
+    d: Dense,
+    out: np.ndarray,
+    lse64: np.ndarray,
+    dout: np.ndarray,
+    dlse: np.ndarray,
+    u: Arithmetic,
+) -> GradientBounds:
+    """Bound the absolute errors of the gradients of one dense problem."""
+    x = scores_of(d)
+    lse, Dv = finite(lse64), d.v.shape[-1]
+    dlse = np.where(np.isfinite(lse64), dlse, 0.0)
+    live = d.seen & np.isfinite(lse64)[..., None]
+    s = finite(x.s)
+    P = gradients.weights(x.s, lse64, d.seen)
+    given = 2 * u.acc * (np.abs(s) + np.abs(lse)[..., None]) + u.lse * np.abs(lse)[..., None]
+    dP_ = P * relative(score_error(d, x, u) + given + 4 * u.acc)
+    # What dS subtracts, its magnitude, and its error.
+    reach = np.abs(dout) @ np.abs(d.v).mT
+    taken = (np.abs(dout) * np.abs(out)).sum(axis=-1)[..., None]
+    r = dout @ d.v.mT - gradients.row_delta(dout, out)[..., None] + dlse[..., None]
+    size_r = reach + taken + np.abs(dlse)[..., None]
+    r_ = (sum_error(Dv + 2, u.acc) + 2 * u.product) * (reach + taken) + u.out * taken
+    r_ = r_ + 2 * u.acc * size_r
+    dS = np.where(live, P * r, 0.0)
+    dS_ = np.where(live, dP_ * np.abs(r) + (P + dP_) * r_ + 2 * u.acc * np.abs(dS), 0.0)
+    t, t_ = 1.0, 0.0
+    if d.softcap is not None:
+        bent = np.abs(x.capped / d.softcap)
+        t, t_ = 1.0 - bent**2, 2 * bent * score_error(d, x, u) / d.softcap + 8 * u.acc
+    dA = dS * t
+    dA_ = dS_ * t + (np.abs(dS) + dS_) * t_ + u.acc * np.abs(dA)
+    tiny = np.where(live, u.weight_underflow, 0.0)
+    stored = dA_ + (u.weight + 2 * u.product) * np.abs(dA) + tiny
+    scale, Sq, Sk = np.abs(d.scale), d.q.shape[-2], d.k.shape[-2]
+    size = gradients.ScoreGradients(
+        dq=scale * np.abs(dA) @ np.abs(d.k),
+        dk=(scale * np.abs(dA)).mT @ np.abs(d.q),
+        dv=P.mT @ np.abs(dout),
+        dS=np.abs(dS),
+        dscale=np.abs(dA * x.similar),
+    )
+    return GradientBounds(
+        dq=scale * stored @ np.abs(d.k) + sum_error(Sk + 2, u.acc) * size.dq,
+        dk=(scale * stored).mT @ np.abs(d.q) + sum_error(Sq + 2, u.acc) * size.dk,
+        dv=(dP_ + (u.weight + 2 * u.product) * P + tiny).mT @ np.abs(dout)
+        + sum_error(Sq + 2, u.acc) * size.dv,
+        dS=dS_,
+        dscale=dA_ * np.abs(x.similar)
+        + np.abs(dA) * sum_error(d.q.shape[-1] + 2, u.acc) * x.magnitude,
+        dsinks=None if d.sink is None else _sink_bound(d.sink, out, lse64, dout, dlse, u),
+        size=size,
+    )
+
+
+def _sink_bound(
+    sink64: np.ndarray,
+    out: np.ndarray,
+    lse64: np.ndarray,
+    dout: np.ndarray,
+    dlse: np.ndarray,
+    u: Arithmetic,
+) -> np.ndarray:
+    lse, sink = finite(lse64), finite(sink64)
+    weight = np.where(np.isfinite(sink64), np.exp(sink - lse), 0.0)
+    taken = (np.abs(dout) * np.abs(out)).sum(axis=-1)
+    size = weight * (taken + np.abs(dlse))
+    exponent = u.lse * np.abs(lse) + 2 * u.acc * (np.abs(sink) + np.abs(lse)) + 4 * u.acc
+    delta = (sum_error(out.shape[-1] + 2, u.acc) + u.out) * weight * taken
+    rows = size * relative(exponent) + delta + 2 * u.acc * size
+    n = size.shape[0] * size.shape[2]
+    return np.asarray((rows + sum_error(n, u.acc) * size).sum(axis=(0, 2)))
+
+
+def rounded(bound: np.ndarray, exact: np.ndarray, roundoff: float, underflow: float) -> np.ndarray:
+    """Add the error of one rounding to an output dtype; exact zeros stay exact."""
+    room = bound + roundoff * (np.abs(finite(exact)) + bound)
+    return np.where(bound > 0, room + underflow, room)
+
+
+def merge_bounds(
+    parts: list[tuple[np.ndarray, np.ndarray]], whole: np.ndarray, out: np.ndarray, u: Arithmetic
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bound the errors of a merge: two weights, two products, one division."""
+    lse = finite(whole)
+    size = sum(np.abs(finite(part)) for _, part in parts) + np.abs(lse)
+    e = relative(2 * u.acc * size + 8 * u.acc)
+    weighted = np.zeros_like(out)
+    for part_out, part_lse in parts:
+        w = np.where(np.isfinite(part_lse), np.exp(finite(part_lse) - lse), 0.0)
+        weighted = weighted + w[..., None] * np.abs(finite(part_out))
+    bound = weighted * (2 * e + 6 * u.acc)[..., None]
+    rows = e + 4 * u.acc * (size + 1) + u.lse * np.abs(lse)
+    out_bound = rounded(bound, out, u.out, u.out_underflow)
+    return out_bound, np.where(np.isfinite(whole), rows, 0.0)
+
+
+def merge_gradient_bounds(
+    dout: np.ndarray,
+    dlse: np.ndarray,
+    part: tuple[np.ndarray, np.ndarray],
+    whole: tuple[np.ndarray, np.ndarray],
+    u: Arithmetic,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bound the errors of what a merge passes to one of its parts."""
+    (out_a, lse_a), (out, lse) = part, whole
+    w = np.where(np.isfinite(lse_a), np.exp(finite(lse_a) - finite(lse)), 0.0)
+    e = relative(2 * u.acc * (np.abs(finite(lse_a)) + np.abs(finite(lse))) + 4 * u.acc)
+    along = (np.abs(dout) * (np.abs(out_a) + np.abs(out))).sum(axis=-1)
+    n = dout.shape[-1] + 4
+    rows = w * (np.abs(dlse) + along) * (e + sum_error(n, u.acc) + 4 * u.acc)
+    values = w[..., None] * np.abs(dout)
+    wide = values * (e + 2 * u.acc)[..., None]
+    return rounded(wide, values, u.out, u.out_underflow), rows + u.lse * rows
+
+
+def softmax_bound(x: np.ndarray, y: np.ndarray, axis: int, u: Arithmetic) -> np.ndarray:
+    """Bound the error of a weight."""
+    m = finite(x.max(axis=axis, keepdims=True, initial=-np.inf))
+    live = np.isfinite(x)
+    distance = np.where(live, np.abs(finite(x) - m), 0.0)
+    e = relative(2 * u.acc * (np.abs(finite(x)) + np.abs(m)) + 4 * u.acc + u.acc * distance)
+    y = finite(y)
+    n = live.sum(axis=axis, keepdims=True)
+    shared = (y * e).sum(axis=axis, keepdims=True) + 2 * sum_error(n, u.acc)
+    shared = shared + (2 * (-(-n // SMALLEST_TILE)) + 2) * u.acc
+    bound = np.where(live, y * (e + shared) + u.weight_underflow, 0.0)
+    return rounded(bound, y, u.out, u.out_underflow)
+
+
+def softmax_gradient_bound(
+    dy: np.ndarray, y: np.ndarray, axis: int, u: Arithmetic
+) -> np.ndarray:
+    """Bound the error of a softmax gradient."""
+    along = (np.abs(dy) * y).sum(axis=axis, keepdims=True)
+    n = y.shape[axis] + 4
+    bound = y * (np.abs(dy) + along) * (sum_error(n, u.acc) + 4 * u.acc)
+    return rounded(bound, y * (np.abs(dy) + along), u.out, u.out_underflow)

@@ -1,0 +1,87 @@
+"""Which trials make up a run, and the run itself."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from attnref import registry
+from attnref.backend import Backend
+from attnref.errors import AttnrefError
+from attnref_conformance.case import DTYPES
+from attnref_conformance.cases import ALL
+from attnref_conformance.promises import PROMISES, Promise
+from attnref_conformance.status import Outcome
+from attnref_conformance.trial import Trial
+
+AnyTrial = Trial | Promise
+
+_SIMPLEST_FIRST = ("float32", "float64", "float16", "bfloat16")
+_QUICK = ("float32", "float16")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of the suite to run; all of it by default.
+
+    Attributes:
+        clauses: Clause ids or families, e.g. `("C5", "G")`; empty means all.
+        dtypes: The dtypes to judge.
+        quick: Small cases in float32 and float16, and the promises: a first impression.
+    """
+
+    clauses: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = DTYPES
+    quick: bool = False
+
+    @property
+    def partial(self) -> bool:
+        """Whether something is left out; a partial run never claims a level."""
+        return bool(self.clauses) or self.quick or set(self.dtypes) != set(DTYPES)
+
+    def trials(self) -> list[AnyTrial]:
+        """Return the trials in the order of the clauses."""
+        return sorted(self._selected(), key=lambda trial: trial.clause)
+
+    def _selected(self) -> Iterator[AnyTrial]:
+        for promise in PROMISES:
+            if self._wants(promise.clause) and promise.dtype in self.dtypes:
+                yield promise
+        for case in ALL:
+            if not self._wants(case.clause) or (self.quick and not case.quick):
+                continue
+            for dtype in (d for d in _SIMPLEST_FIRST if d in case.dtypes and d in self.dtypes):
+                if self.quick and dtype not in _QUICK:
+                    continue
+                yield from (Trial(case, part, dtype) for part in case.parts)
+
+    def _wants(self, clause: str) -> bool:
+        return not self.clauses or clause in self.clauses or clause[0] in self.clauses
+
+
+def resolve(name: str) -> Backend:
+    """Find a backend by its registered name, or as `module:object`.
+
+    Raises:
+        AttnrefError: The name is not registered, cannot be loaded, or is no backend.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        return registry.load(name)
+    try:
+        backend = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise AttnrefError(f"{name!r} cannot be loaded: {error}") from None
+    if not isinstance(backend, Backend):
+        raise AttnrefError(f"{name!r} is not a backend; see attnref.backend")
+    return backend
+
+
+def run(backend: Backend, trials: Iterable[AnyTrial]) -> Iterator[Outcome]:
+    """Judge a backend, one outcome at a time."""
+    for trial in trials:
+        yield trial.run(backend)
+
+
+def known_clauses(trials: Sequence[AnyTrial] | None = None) -> list[str]:
+    """Return every clause that some trial judges."""
+    return sorted({trial.clause for trial in trials or Selection().trials()})

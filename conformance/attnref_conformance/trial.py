@@ -1,0 +1,351 @@
+"""One case, in one dtype and part, judged on one backend.
+
+A trial asks the backend first. What it declines is called all the same and must be
+refused; what it accepts must run on it and nowhere else, leave its inputs alone, print
+and warn nothing, and return what was expected within the limit.
+"""
+
+import io
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import attnref
+from attnref import arrays, normalize
+from attnref.arrays import Array
+from attnref.backend import Backend
+from attnref.errors import Reason, UnsupportedError
+from attnref.problem import AnyProblem, Problem, Result
+from attnref.reference import wide
+from attnref.spec.softmax import Rows, merge_rows
+from attnref_conformance import honest, oracle
+from attnref_conformance.case import Call, Case, Part, cast
+from attnref_conformance.compare import Comparison, compare
+from attnref_conformance.oracle import Expected
+from attnref_conformance.profiles import DEFAULT, Arithmetic, arithmetic
+from attnref_conformance.status import Outcome, Status
+
+QUALITY_FACTOR = 4.0
+"""How much worse than an honest computation a result may be before it is remarked upon."""
+
+_LEVELS = {
+    "attention": {Part.OUT: 1, Part.LSE: 2, Part.GRADIENTS: 3},
+    "softmax": {Part.OUT: 1, Part.GRADIENTS: 3},
+    "merge": {Part.LSE: 2, Part.GRADIENTS: 3},
+    "attention_varlen": dict.fromkeys(Part, 5),
+    "window_attention": dict.fromkeys(Part, 4),
+    "window_attention_qkv": dict.fromkeys(Part, 4),
+    "relative_position_bias": dict.fromkeys(Part, 4),
+}
+
+_WITH_LSE = ("attention", "attention_varlen", "window_attention", "window_attention_qkv")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A case in one dtype and one part."""
+
+    case: Case
+    part: Part
+    dtype: str
+
+    @property
+    def clause(self) -> str:
+        """The clause judged."""
+        return self.case.clause
+
+    @property
+    def id(self) -> str:
+        """The stable id that reports use."""
+        suffix = "" if self.part is Part.OUT else f"-{self.part}"
+        return f"{self.case.name}{suffix}[{self.dtype}]"
+
+    def run(self, backend: Backend) -> Outcome:
+        """Judge the backend."""
+        start = time.perf_counter()
+        outcome = _Judgement(self, backend).outcome()
+        return replace(outcome, seconds=time.perf_counter() - start)
+
+
+class Finding(Exception):  # noqa: N818  # a verdict, not an error of the judge
+    """Something is wrong with the backend."""
+
+    def __init__(self, message: str, status: Status = Status.FAIL) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Judgement:
+    """The state of one trial while it runs."""
+
+    def __init__(self, trial: Trial, backend: Backend) -> None:
+        self.trial, self.backend = trial, backend
+        self.given: tuple[Result, np.ndarray, np.ndarray | None] | None = None
+        self.call: Call = trial.case.call(trial.dtype)
+        positional, options = self.call.split(self.call.values)
+        describe = getattr(normalize, self.call.function)
+        lse = {"with_lse": True} if self._wants_lse else {}
+        self.problem: AnyProblem = describe(*positional, **options, **lse)
+        if trial.part is Part.GRADIENTS:
+            self.problem = replace(self.problem, with_gradients=True)
+
+    @property
+    def _wants_lse(self) -> bool:
+        return self.trial.part is not Part.OUT and self.call.function in _WITH_LSE
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        return arithmetic(getattr(self.backend, "profile", DEFAULT), self.trial.dtype)
+
+    def outcome(self) -> Outcome:
+        """Judge, and turn whatever happens into an outcome."""
+        about = Outcome(
+            id=self.trial.id,
+            clause=self.trial.case.clause,
+            level=_LEVELS[self.call.function][self.trial.part],
+            operation=self.call.function,
+            dtype=self.trial.dtype,
+            features=tuple(sorted(self.problem.features)),
+            status=Status.PASS,
+        )
+        try:
+            return self._judge(about)
+        except Finding as finding:
+            status = Status.QUALITY if self.trial.case.quality else finding.status
+            return replace(about, status=status, message=str(finding))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the run goes on
+            message = f"the judge failed: {type(error).__name__}: {error}"
+            return replace(about, status=Status.ERROR, message=message)
+
+    def _judge(self, about: Outcome) -> Outcome:
+        native = self._native()
+        problem = self.problem.with_arrays(
+            {n: x for n, x in native.items() if n in self.problem.arrays}
+        )
+        reasons = declined(self.backend, problem)
+        if reasons:
+            must_refuse(self.backend, problem)
+            return replace(
+                about,
+                status=Status.UNSUPPORTED,
+                message="; ".join(map(str, reasons)),
+                codes=tuple(reason.code for reason in reasons),
+            )
+        run = self._run_backward if self.trial.part is Part.GRADIENTS else self._run_forward
+        orders = {n: arrays.memory_order(x) for n, x in problem.arrays.items()}
+        expected, returned = run(native)
+        return self._compared(about, expected, returned, orders)
+
+    def _native(self) -> dict[str, Array]:
+        """Turn the inputs into the backend's arrays, and take views of those."""
+        given = {}
+        for name, x in self.call.inputs.items():
+            native = self.backend.from_numpy(x.copy())
+            if name in self.call.views:
+                try:
+                    native = self.call.views[name].take(native)
+                except (ValueError, TypeError, IndexError, AttributeError):
+                    # The library has no such view; the values are passed contiguously.
+                    native = self.backend.from_numpy(self.call.values[name].copy())
+            given[name] = native
+        return given
+
+    def _run_forward(self, native: Mapping[str, Array]) -> tuple[dict[str, Expected], dict[str, Any]]:
+        _, expected = oracle.forward(self.problem, self.arithmetic)
+        name = self.call.function + ("_with_lse" if self._wants_lse else "")
+        positional, options = self.call.split(native)
+        answer = self._watched(name, positional, options, native)
+        if name in ("attention", "attention_varlen", "softmax", "relative_position_bias") or (
+            not self._wants_lse and self.call.function in _WITH_LSE
+        ):
+            return {"out": expected["out"]}, {"out": answer}
+        if not isinstance(answer, Result):
+            raise Finding(f"returned a {type(answer).__name__}, not a named (out, lse)")
+        return expected, answer._asdict()
+
+    def _run_backward(
+        self, native: dict[str, Array]
+    ) -> tuple[dict[str, Expected], dict[str, Any]]:
+        exact, forward = oracle.forward(self.problem, self.arithmetic)
+        if self.trial.case.merged:
+            exact = _merged(exact)
+        # Like the results of a forward, they lie in memory as the main input does.
+        axes = arrays.memory_order(getattr(self.problem, self.problem.main))
+        same = axes if len(axes) == exact.out.ndim else tuple(range(exact.out.ndim))
+        rng = np.random.default_rng(len(self.trial.case.name))
+        given = {
+            name: cast(np.ascontiguousarray(x.transpose(same)), self.problem.dtype).transpose(
+                np.argsort(same)
+            )
+            for name, x in (("out", exact.out), ("dout", rng.normal(size=exact.out.shape)))
+        }
+        if exact.lse is not None:
+            given["lse"] = cast(exact.lse, forward["lse"].dtype)
+            if self.trial.case.dlse:
+                given["dlse"] = cast(rng.normal(size=exact.lse.shape), forward["lse"].dtype)
+        if self.call.poison:
+            self._poison(given)
+        stored = Result(given["out"], given.get("lse"))
+        self.given = (stored, given["dout"], given.get("dlse"))
+        result = exact
+        if self.call.function in ("softmax", "merge"):
+            # What their backward is given is data like any other: the stored values.
+            lse = None if exact.lse is None else wide(given["lse"])
+            result = Result(wide(given["out"]), lse)
+        expected = oracle.backward(
+            self.problem, result, given["dout"], given.get("dlse"), self.arithmetic
+        )
+        theirs = {n: self.backend.from_numpy(x.copy(order="K")) for n, x in given.items()}
+        positional, options = self.call.split(native)
+        positional, options = _backward_arguments(self.call.function, positional, options, theirs)
+        answer = self._watched(
+            f"{self.call.function}_backward", positional, options, {**native, **theirs}
+        )
+        if self.call.function in ("softmax", "relative_position_bias"):
+            return expected, {next(iter(expected)): answer}
+        absent = {n: x for n, x in answer._asdict().items() if n not in expected and x is not None}
+        if absent:
+            raise Finding(f"returned {', '.join(absent)}, for which there was no input")
+        return expected, answer._asdict()
+
+    def _poison(self, given: dict[str, np.ndarray]) -> None:
+        """Put NaN where a backward may not look: past the last row of a sequence."""
+        p = self.problem
+        if self.call.function == "attention_varlen":
+            last = int(p.cu_q[-1])
+            for name, x in given.items():
+                (x if name in ("out", "dout") else x.T)[last:] = np.nan
+            return
+        for b, n in enumerate(wide(p.q_lens).tolist()):
+            for x in given.values():
+                x[b, :, n:] = np.nan
+
+    def _watched(
+        self, name: str, positional: list[Array], options: dict[str, Any], given: Mapping[str, Array]
+    ) -> Any:
+        """Call a public function, and hold the backend to everything it promised."""
+        before = {n: self.backend.to_numpy(x).tobytes() for n, x in given.items()}
+        with attnref.trace() as ran, watched():
+            answer = getattr(attnref, name)(*positional, **options, backend=self.backend)
+        if {run.backend for run in ran} != {self.backend.name}:
+            raise Finding("did not run: the trace shows " + (", ".join(map(str, ran)) or "nothing"))
+        for n, x in given.items():
+            if self.backend.to_numpy(x).tobytes() != before[n]:
+                raise Finding(f"modified {n}")
+        self._not_aliased(answer, given)
+        return answer
+
+    def _not_aliased(self, answer: Any, given: Mapping[str, Array]) -> None:
+        """Overwrite the inputs where they can be; the results must not notice."""
+        results = [x for x in (answer if isinstance(answer, tuple) else (answer,)) if x is not None]
+        kept = [np.array(self.backend.to_numpy(x)).tobytes() for x in results]
+        for x in given.values():
+            try:
+                x[...] = 1
+            except (TypeError, ValueError, RuntimeError):
+                continue  # read-only, stretched or immutable: nothing can be overwritten
+        for x, bytes_before in zip(results, kept, strict=True):
+            if np.array(self.backend.to_numpy(x)).tobytes() != bytes_before:
+                raise Finding("returned an array that shares memory with an input")
+
+    def _compared(
+        self,
+        about: Outcome,
+        expected: Mapping[str, Expected],
+        returned: Mapping[str, Any],
+        orders: Mapping[str, tuple[int, ...]],
+    ) -> Outcome:
+        worst, ratio = Comparison(), 0.0
+        floor = self._honest_errors(expected)
+        for name, want in expected.items():
+            native = returned[name]
+            if native is None:
+                raise Finding(f"returned no {name}")
+            if self.trial.case.exact:
+                want = replace(want, bound=np.zeros_like(want.bound))  # noqa: PLW2901
+            plain = tuple(range(want.value.ndim))
+            order = orders[want.follows] if want.follows else plain
+            order = order if len(order) == len(plain) else plain
+            got = compare(name, native, self.backend.to_numpy(native), want, order)
+            if got.problem:
+                raise Finding(got.problem)
+            worst = max(worst, got, key=lambda c: c.utilisation)
+            if floor[name] > 0:
+                ratio = max(ratio, got.error / floor[name])
+        about = replace(about, utilisation=worst.utilisation, ratio=ratio)
+        if ratio > QUALITY_FACTOR:
+            message = f"{ratio:.1f} times the error of an honest computation in this precision"
+            return replace(about, status=Status.QUALITY, message=message)
+        return about
+
+    def _honest_errors(self, expected: Mapping[str, Expected]) -> dict[str, float]:
+        """Return the error of an honest tiled computation, plus its rounding, per result."""
+        return honest.errors(self.problem, expected, self.given)
+
+
+def _merged(part: Result) -> Result:
+    """Merge a result with that of other keys, of about the same weight."""
+    rng = np.random.default_rng(0)
+    other = Rows(rng.normal(size=part.out.shape), part.lse + rng.normal(size=part.lse.shape))
+    return Result(*merge_rows(Rows(*part), other))
+
+
+def declined(backend: Backend, problem: Problem) -> list[Reason]:
+    """Ask a backend for its reasons, and hold the answer to its form."""
+    with watched():
+        reasons = [*backend.available(), *backend.unsupported(problem)]
+    wrong = [r for r in reasons if not isinstance(r, Reason) or not r.code or not r.sentence]
+    if wrong:
+        raise Finding(f"gave {wrong[0]!r} for a reason; a Reason with code and sentence is meant")
+    return reasons
+
+
+def must_refuse(backend: Backend, problem: Problem) -> None:
+    """Call what was declined, beneath the dispatcher: it must be refused."""
+    try:
+        backend.forward(problem)
+    except UnsupportedError:
+        return
+    raise Finding("declined the call in words and computed it when called")
+
+
+def _backward_arguments(
+    function: str, positional: list[Array], options: dict[str, Any], given: Mapping[str, Array]
+) -> tuple[list[Array], dict[str, Any]]:
+    """Arrange the arguments of a backward function as its signature has them."""
+    dlse = {"dlse": given["dlse"]} if "dlse" in given else {}
+    if function == "softmax":
+        kept = {k: v for k, v in options.items() if k == "axis"}
+        return [given["dout"], given["out"]], kept
+    if function == "relative_position_bias":
+        return [given["dout"], *positional], options
+    if function == "merge":
+        return [given["dout"], given["dlse"], *positional, given["out"], given["lse"]], options
+    inputs, offsets = (positional[:3], positional[3:])
+    if function == "window_attention_qkv":
+        inputs, offsets = positional, []
+    ordered = [given["dout"], *inputs, given["out"], given["lse"], *offsets]
+    return ordered, {**options, **dlse}
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Turn what a backend raises, prints or warns into findings."""
+    text = io.StringIO()
+    with warnings.catch_warnings(record=True) as heard, redirect_stdout(text), redirect_stderr(text):
+        warnings.simplefilter("always")
+        try:
+            yield
+        except UnsupportedError as error:
+            raise Finding(f"declared the call supported and refused it: {error}") from None
+        except (Exception, SystemExit) as error:
+            raise Finding(f"{type(error).__name__}: {error}", Status.CRASH) from error
+    if heard:
+        raise Finding(f"leaked a warning: {heard[0].category.__name__}: {heard[0].message}")
+    if text.getvalue():
+        raise Finding(f"printed {text.getvalue()[:80]!r}")

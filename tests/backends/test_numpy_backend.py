@@ -1,0 +1,223 @@
+"""What is particular to the NumPy backend; its meaning is judged by conformance."""
+
+import tracemalloc
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from attnref_numpy import backend, blocks, gradients, lattice, scores
+
+import attnref
+from attnref import normalize
+from attnref.problem import AttentionProblem, Problem, Result, SoftmaxProblem
+
+
+def random(*shape: int) -> np.ndarray:
+    """Return reproducible normal numbers."""
+    return np.random.default_rng(sum(shape)).standard_normal(shape)
+
+
+def attention(Sq: int, Sk: int, **options: Any) -> AttentionProblem:
+    """Describe a float32 call with a group of two heads and one broadcast bias."""
+    q, k = random(1, 2, Sq, 16), random(1, 1, Sk, 16)
+    q, k = q.astype(np.float32), k.astype(np.float32)
+    return normalize.attention(q, k, k + 1, with_lse=True, **options)
+
+
+def both_ways(problem: Problem) -> list[np.ndarray]:
+    """Run forward and backward and return every array that comes out."""
+    result = backend.forward(problem)
+    given = backend.backward(problem, result, result.out, result.lse)
+    return [x for x in (*result, *given) if x is not None]
+
+
+def peak(run: Callable[[], object]) -> int:
+    """Return the bytes that a call held at most."""
+    tracemalloc.start()
+    run()
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return held
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a block hold a few scores, so that small problems have many."""
+    modules: tuple[ModuleType, ...] = (blocks, lattice)
+    for module in modules:
+        monkeypatch.setattr(module, "ELEMENTS", 40)
+    monkeypatch.setattr(blocks, "ROWS", 3)
+
+
+@pytest.fixture
+def seen_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Collect the shapes of all scores that the forward pass forms."""
+    shapes: list[tuple[int, ...]] = []
+
+    def noted(s: np.ndarray, *args: Any) -> scores.Scores:
+        shapes.append(s.shape)
+        return original(s, *args)
+
+    original = scores.scored
+    monkeypatch.setattr(scores, "scored", noted)
+    return shapes
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"bias": random(2, 1, 1)}])
+def test_memory_is_linear_in_the_tokens(options: dict[str, Any]) -> None:
+    """Twice the tokens hold about twice the memory, forward and backward."""
+    short, long = attention(2048, 2048, **options), attention(4096, 4096, **options)
+    before, after = peak(lambda: both_ways(short)), peak(lambda: both_ways(long))
+    assert after < 2.5 * before
+    assert after < 4096 * 4096 * 4
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "causal": {"causal": True, "q_offset": "end"},
+    "window": {"window": (4, 1), "q_offset": -3},
+    "mask": {"mask": random(23, 31) > 1},
+    "bias by row": {"bias": random(2, 23, 1)},
+    "bias by key": {"bias": random(1, 31), "softcap": 2.0},
+    "sinks": {"sinks": random(2), "window": (0, 0), "q_offset": 20},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_blocks_change_nothing(
+    options: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    """Blocks far smaller than the problem give the result of one block."""
+    problem = attention(23, 31, **options)
+    expected = both_ways(problem)
+    request.getfixturevalue("small_blocks")
+    for one, many in zip(expected, both_ways(problem), strict=True):
+        np.testing.assert_allclose(many, one, rtol=2e-5, atol=2e-5)
+
+
+def test_chunks_of_windows_change_nothing(request: pytest.FixtureRequest) -> None:
+    """Windows and heads worked on one at a time give the result of one chunk."""
+    problem = normalize.window_attention_qkv(
+        random(2, 7, 10, 3, 2, 4),
+        window=(3, 4),
+        shift=(1, 2),
+        bias=random(2, 12, 12),
+        scale=random(2),
+        with_lse=True,
+    )
+    expected = both_ways(problem)
+    request.getfixturevalue("small_blocks")
+    for one, many in zip(expected, both_ways(problem), strict=True):
+        np.testing.assert_allclose(many, one, rtol=1e-12, atol=1e-12)
+
+
+def test_one_row_always_fits(small_blocks: None) -> None:  # noqa: ARG001
+    """A row with more keys than a block holds is a block of its own."""
+    problem = attention(3, 100)
+    expected = attnref.attention(problem.q, problem.k, problem.v, backend="reference")
+    np.testing.assert_allclose(backend.forward(problem).out, expected, rtol=1e-5)
+
+
+def test_keys_out_of_the_window_are_skipped(seen_shapes: list[tuple[int, ...]]) -> None:
+    """Behind a window the scores that are formed grow with it, not with the keys."""
+    backend.forward(attention(1024, 1024, window=(16, 0)))
+    expected = 1024 * 2 * (blocks.ROWS + 16)
+    assert expected >= sum(map(np.prod, seen_shapes))
+
+
+def test_rows_past_every_key_score_nothing(seen_shapes: list[tuple[int, ...]]) -> None:
+    """Where nobody sees anything, no score is formed."""
+    result = backend.forward(attention(64, 64, window=(3, 0), q_offset=10**12))
+    assert sum(map(np.prod, seen_shapes)) == 0
+    assert np.all(result.lse == -np.inf)
+
+
+def test_keys_that_a_mask_hides_from_all_are_skipped(
+    seen_shapes: list[tuple[int, ...]],
+) -> None:
+    """The span shrinks to what the mask shows."""
+    mask = np.zeros((1, 1, 1, 64), bool)
+    mask[..., 20:24] = True
+    backend.forward(attention(8, 64, mask=mask))
+    assert seen_shapes == [(2, 8, 4)]
+
+
+def test_a_broadcast_bias_has_no_dense_gradient() -> None:
+    """The gradient of a bias per head is summed block by block."""
+    problem = attention(2048, 2048, bias=random(2, 1, 1))
+    result = backend.forward(problem)
+    held = peak(lambda: backend.backward(problem, result, result.out))
+    assert held < 2048 * 2048 * 4
+
+
+def test_blocks_are_pure(small_blocks: None) -> None:  # noqa: ARG001
+    """A block's gradients do not depend on which blocks ran before it."""
+    problem = attention(9, 9, causal=True)
+    head = next(_heads(problem))
+    out, lse = backend.forward(problem)
+    given = gradients.Given(out[0], np.asarray(lse)[0], out[0], None)
+    cut = list(blocks.blocks(head))
+
+    def one(block: blocks.Block) -> np.ndarray:
+        rows = given.at(slice(None), block.rows)
+        return gradients.block_gradients(head, head.k, block, rows).q
+
+    forwards = [one(block) for block in cut]
+    backwards = [one(block) for block in reversed(cut)][::-1]
+    for a, b in zip(forwards, backwards, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def _heads(problem: AttentionProblem) -> Any:
+    from attnref_numpy.sequences import call_of  # noqa: PLC0415  # only here
+
+    call = call_of(problem)
+    return (call.head(*at) for at in call.heads())
+
+
+class FutureProblem(AttentionProblem):
+    """A call with an option that this package has never heard of."""
+
+    def _features(self) -> set[str]:
+        return {"telepathy"}
+
+
+class FutureOperation(SoftmaxProblem):
+    """An operation that this package has never heard of."""
+
+    operation: ClassVar[str] = "softmin"
+
+
+def test_an_unknown_feature_is_refused() -> None:
+    """What a later specification adds is a reason, and not ignored."""
+    q = random(1, 1, 2, 2)
+    problem = FutureProblem(q=q, k=q, v=q, scale=1.0)
+    expected = ["telepathy is not implemented"]
+    assert expected == [str(reason) for reason in backend.unsupported(problem)]
+    with pytest.raises(attnref.UnsupportedError, match="telepathy"):
+        backend.forward(problem)
+    with pytest.raises(attnref.UnsupportedError, match="telepathy"):
+        backend.backward(problem, Result(q, q[..., 0]), q)
+
+
+def test_an_unknown_operation_is_refused() -> None:
+    """So is an operation."""
+    problem = FutureOperation(x=random(3), axis=0)
+    expected = ["softmin is not implemented"]
+    assert expected == [str(reason) for reason in backend.unsupported(problem)]
+
+
+def test_a_float64_bias_beyond_float32_stays_finite() -> None:
+    """A finite bias never hides a key, however far below float32's range it lies."""
+    problem = attention(2, 5, bias=np.full((1, 5), np.finfo(np.float64).min))
+    expected = problem.v.mean(axis=2)
+    np.testing.assert_allclose(backend.forward(problem).out[:, 0, 0], expected[:, 0])
+
+
+def test_arrays_pass_through_the_judge_untouched() -> None:
+    """The backend's arrays are NumPy's."""
+    x = random(2)
+    assert x is backend.from_numpy(x)
+    assert x is backend.to_numpy(x)
