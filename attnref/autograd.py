@@ -7,7 +7,6 @@ the other. It is loaded when the first tensor that requires grad arrives, and no
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from attnref.dispatch import Chosen
 from attnref.problem import Problem, Result
@@ -46,14 +45,37 @@ class _Call(torch.autograd.Function):
         return tuple(result)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
     def backward(ctx: Any, dout: Any, dlse: Any = None) -> tuple[Any, ...]:
-        saved = ctx.saved_tensors
-        problem = ctx.problem.with_arrays(dict(zip(ctx.kept, saved, strict=False)))
-        result = Result(*saved[len(ctx.kept) :])
         if dout is None and dlse is None:
             return (None,) * (3 + len(ctx.names))
-        if dout is None:
-            dout = torch.zeros_like(result.out)
-        gradients = ctx.chosen.backward(problem, result, dout, dlse)._asdict()
-        return (None, None, None, *(gradients[f"d{name}"] for name in ctx.names))
+        call = (ctx.chosen, ctx.problem, ctx.names, ctx.kept)
+        return (None, None, None, *_Gradients.apply(*call, dout, dlse, *ctx.saved_tensors))
+
+
+class _Gradients(torch.autograd.Function):
+    """One backward pass, itself on the tape, where it refuses to be differentiated.
+
+    Without it a gradient taken with `create_graph=True` would count as a constant, and a
+    penalty on it would train nothing, in silence.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ARG004  # torch's signature
+        chosen: Chosen,
+        problem: Problem,
+        names: tuple[str, ...],
+        kept: tuple[str, ...],
+        dout: torch.Tensor | None,
+        dlse: torch.Tensor | None,
+        *saved: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        problem = problem.with_arrays(dict(zip(kept, saved, strict=False)))
+        result = Result(*saved[len(kept) :])
+        dout = torch.zeros_like(result.out) if dout is None else dout
+        gradients = chosen.backward(problem, result, dout, dlse)._asdict()
+        return tuple(gradients[f"d{name}"] for name in names)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:  # noqa: ARG004
+        raise RuntimeError("attnref defines no second derivatives")

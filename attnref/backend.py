@@ -27,6 +27,10 @@ class Backend(Protocol):
         library: The array library it computes with, e.g. `"torch"`; `"any"` if it
             reads all of them. Arrays of another library reach a backend only when it
             was named, and then as views on the same device.
+
+    A backend may also have a `profile`, the name of the arithmetic it is judged by:
+    `"ieee"` (one rounding at the end, and the default), `"half-weights"` (weights and dS
+    are rounded to a half input dtype before their product) or `"tf32"`.
     """
 
     name: str

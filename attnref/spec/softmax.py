@@ -175,7 +175,10 @@ def merge_rows_backward(
     nothing = part.lse == -np.inf
     w = np.where(nothing, 0.0, np.exp(part.lse - np.where(nothing, 0.0, whole.lse)))
     along = (dout * (part.out - whole.out)).sum(axis=-1)
-    return Rows(out=w[..., None] * dout, lse=w * (dlse + along))
+    return Rows(
+        out=np.where(nothing[..., None], 0.0, w[..., None] * dout),
+        lse=np.where(nothing, 0.0, w * (dlse + along)),
+    )
 
 
 def softmax(

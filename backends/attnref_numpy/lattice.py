@@ -89,12 +89,13 @@ class Chunk(NamedTuple):
 
 
 def chunks(problem: WindowProblem) -> Iterator[Chunk]:
-    """Cut a problem into chunks whose scores stay within the elements of a block."""
+    """Cut a problem into chunks whose arrays stay within the elements of a block."""
     B, H = problem.q.shape[0], problem.q.shape[-2]
     line = lattice(problem)
     count, N = line.real.shape
-    heads = max(1, min(H, ELEMENTS // N**2))
-    step = max(1, ELEMENTS // (heads * N**2))
+    size = N * max(N, problem.q.shape[-1], problem.v.shape[-1])
+    heads = max(1, min(H, ELEMENTS // size))
+    step = max(1, ELEMENTS // (heads * size))
     for h in range(0, H, heads):
         for first in range(0, B * count, step):
             number = np.arange(first, min(first + step, B * count))

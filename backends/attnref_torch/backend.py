@@ -30,12 +30,16 @@ UNDERSTOOD = {
 class TorchBackend:
     """Every operation, on CPU and CUDA tensors.
 
+    Torch's fused kernels round weights to a half dtype before they meet the values, so
+    that is the profile; whatever does not go through them is rounded once, at the end.
+
     Args:
         device: Where `from_numpy` puts arrays; calls run where their arrays are.
     """
 
     name = "torch"
     library = "torch"
+    profile = "half-weights"
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device

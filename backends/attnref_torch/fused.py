@@ -1,10 +1,11 @@
 """Torch's own fused attention, for the calls that it means the same by.
 
-`scaled_dot_product_attention` has no word for rows that see nothing, gives no
-log-sum-exp, and its causality is top-left. What it says beyond that is right, with one
-exception: its CPU kernels turn a score of NaN into zero and others hide an infinity
-(pytorch#141128), which C6 forbids. On the CPU it is therefore asked only where no score
-can be anything but finite; the host can look.
+`scaled_dot_product_attention` has no word for a row that sees nothing, gives no
+log-sum-exp, and its causality is top-left. Where that is enough it means the same, with
+one exception: the CPU kernels return zeros for a row whose scores are NaN, and in half
+precision for some that are infinite (seen in torch 2.13; pytorch#141128), while C6 wants
+to hear of it. On the CPU the kernel is therefore asked only where every score is finite
+for certain; a host may look.
 """
 
 import math

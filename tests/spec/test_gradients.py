@@ -88,7 +88,7 @@ def test_gradients_of_q_k_v_and_sinks_are_the_slopes(
     rng: np.random.Generator,
     slope: Callable[..., np.ndarray],
 ) -> None:
-    """Through out and lse at once, every gradient matches finite differences (E1, D4)."""
+    """Through out and lse at once, all match finite differences (E1, D4)."""
     case = x | {"scale": 0.7} | some_options(rng)[name]
     got = backward(seeds, **case)
     for n in "qkv":
@@ -96,14 +96,26 @@ def test_gradients_of_q_k_v_and_sinks_are_the_slopes(
     if "sinks" in case:
         expected = slope(lambda t: loss(seeds, **{**case, "sinks": t}), case["sinks"])
         assert expected == near(got["dsinks"])
-        assert 0.0 == got["dsinks"][3]
+        assert got["dsinks"][3] == 0.0
     else:
         assert got["dsinks"] is None
     assert got["dbias"] is None
 
 
-SHAPES = [(), (1,), (SK,), (SQ, 1), (SQ, SK), (1, 1, SK), (HQ, 1, 1), (HQ, SQ, SK),
-          (B, 1, 1, SK), (1, HQ, SQ, 1), (B, 1, SQ, SK), (B, HQ, SQ, SK)]  # fmt: skip
+SHAPES = [
+    (),
+    (1,),
+    (SK,),
+    (SQ, 1),
+    (SQ, SK),
+    (1, 1, SK),
+    (HQ, 1, 1),
+    (HQ, SQ, SK),
+    (B, 1, 1, SK),
+    (1, HQ, SQ, 1),
+    (B, 1, SQ, SK),
+    (B, HQ, SQ, SK),
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -115,7 +127,11 @@ def test_a_bias_gradient_is_summed_over_its_broadcast(
     slope: Callable[..., np.ndarray],
 ) -> None:
     """At every broadcast shape dbias matches finite differences, in that shape (B3)."""
-    case = x | {"scale": 0.7, "softcap": 2.0, "bias": np.asarray(rng.normal(size=shape))}
+    case = x | {
+        "scale": 0.7,
+        "softcap": 2.0,
+        "bias": np.asarray(rng.normal(size=shape)),
+    }
     got = backward(seeds, **case)["dbias"]
     assert shape == got.shape
     assert slope(lambda t: loss(seeds, **{**case, "bias": t}), case["bias"]) == near(got)
@@ -124,10 +140,12 @@ def test_a_bias_gradient_is_summed_over_its_broadcast(
 def test_gradients_agree_with_50_digits(rng: np.random.Generator) -> None:
     """One head, softcap, bias and sink: the formulas of E1 and D4 hold to rounding."""
     case = {
-        "q": rng.normal(size=(1, 1, 2, 2)), "k": rng.normal(size=(1, 1, 3, 2)),
-        "v": rng.normal(size=(1, 1, 3, 2)), "bias": rng.normal(size=(2, 3)),
+        "q": rng.normal(size=(1, 1, 2, 2)),
+        "k": rng.normal(size=(1, 1, 3, 2)),
+        "v": rng.normal(size=(1, 1, 3, 2)),
+        "bias": rng.normal(size=(2, 3)),
         "sinks": rng.normal(size=1),
-    }  # fmt: skip
+    }
     seeds = rng.normal(size=(1, 1, 2, 2)), rng.normal(size=(1, 1, 2))
     got = backward(seeds, **case, scale=0.75, softcap=1.25)
     exact = {n: [mpmath.mpf(float(t)) for t in a.ravel()] for n, a in case.items()}
@@ -139,7 +157,7 @@ def test_gradients_agree_with_50_digits(rng: np.random.Generator) -> None:
             for j in range(3):
                 a = mpmath.mpf("0.75") * sum(p["q"][2 * i + d] * p["k"][2 * j + d] for d in (0, 1))
                 e.append(mpmath.exp(1.25 * mpmath.tanh(a / 1.25) + p["bias"][3 * i + j]))
-            l = mpmath.fsum(e)  # noqa: E741  # the letter of the equation
+            l = mpmath.fsum(e)  # the letter of the equation
             total += float(seeds[1][0, 0, i]) * mpmath.log(l)
             for d in (0, 1):
                 out = sum(e[1 + j] * p["v"][2 * j + d] for j in range(3)) / l
@@ -159,12 +177,12 @@ def test_gradients_agree_with_50_digits(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 def test_gradients_agree_with_torchs_tape(
-    causal: bool,  # noqa: FBT001
+    causal: bool,
     x: Case,
     seeds: tuple[np.ndarray, np.ndarray],
     rng: np.random.Generator,
 ) -> None:
-    """Grouped heads, cap, bias, sinks and lse: torch differentiates to the same (E1, E3)."""
+    """Grouped heads, cap, bias, sinks, lse: torch finds the same (E1, E3)."""
     case = x | {"bias": rng.normal(size=(HQ, 1, SK)), "sinks": rng.normal(size=HQ)}
     window = (None, 0) if causal else (None, None)
     got = backward(seeds, **case, scale=0.7, softcap=1.5, window=window, q_offset=1)
@@ -183,7 +201,7 @@ def test_gradients_agree_with_torchs_tape(
 def test_no_gradient_passes_through_an_empty_row(
     x: Case, seeds: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """A row that sees nothing gives zeros and no NaN; dlse is ignored there (C5, E1)."""
+    """A row that sees nothing gives zeros, no NaN, and ignores dlse (C5, E1)."""
     got = backward(seeds, **x, scale=1.0, mask=np.zeros((), bool), bias=np.ones((SQ, SK)))
     for name in ("dq", "dk", "dv", "dbias"):
         assert not got[name].any()
@@ -200,10 +218,15 @@ def test_an_empty_row_passes_only_dlse_to_its_sink(
 def test_nothing_past_a_length_reaches_a_gradient(
     x: Case, seeds: tuple[np.ndarray, np.ndarray], rng: np.random.Generator
 ) -> None:
-    """NaN past the lengths of any input, given result or seed changes no gradient (C4)."""
+    """NaN past a length of an input, result or seed changes no gradient (C4)."""
     q_lens, kv_lens = np.array([2, 3]), np.array([4, 1])
     bias = rng.normal(size=(B, 1, SQ, SK))
-    fixed = {"scale": 1.0, "q_lens": q_lens, "kv_lens": kv_lens, "sinks": rng.normal(size=HQ)}
+    fixed = {
+        "scale": 1.0,
+        "q_lens": q_lens,
+        "kv_lens": kv_lens,
+        "sinks": rng.normal(size=HQ),
+    }
     rows = attention(**x, bias=bias, **fixed)
     clean = attention_backward(*seeds, **x, bias=bias, **fixed, **rows._asdict())
     for array in (x["q"], *seeds, *rows):
@@ -223,11 +246,11 @@ def test_parts_of_a_merged_problem_contribute(
     """With the merged out and lse, the halves' gradients add up to the whole's (E2)."""
     whole = backward(seeds, **x, scale=1.0)
     rows = attention(**x, scale=1.0)
-    halves = [{"k": x["k"][:, :, at], "v": x["v"][:, :, at]}
-              for at in (slice(0, 1), slice(1, None))]  # fmt: skip
+    halves = [
+        {"k": x["k"][:, :, at], "v": x["v"][:, :, at]} for at in (slice(0, 1), slice(1, None))
+    ]
     a, b = (
-        attention_backward(*seeds, q=x["q"], **half, **rows._asdict(), scale=1.0)
-        for half in halves
+        attention_backward(*seeds, q=x["q"], **half, **rows._asdict(), scale=1.0) for half in halves
     )
     assert whole["dq"] == close(a.dq + b.dq)
     assert whole["dk"] == close(np.concatenate([a.dk, b.dk], axis=2))
@@ -237,7 +260,7 @@ def test_parts_of_a_merged_problem_contribute(
 def test_gradients_through_a_merge_are_those_of_the_whole(
     x: Case, seeds: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """Merge, pass back to a part, pass back through it: the chain rule closes (D3, E1)."""
+    """Merge, pass back to a part and through it: the chain closes (D3, E1)."""
     part, rest = ({n: x[n][:, :, at] for n in "kv"} for at in (slice(0, 2), slice(2, None)))
     rows, others = (attention(x["q"], **p, scale=1.0) for p in (part, rest))
     dout, dlse = merge_rows_backward(*seeds, rows, merge_rows(rows, others))
@@ -276,7 +299,7 @@ def test_a_sink_that_is_none_has_no_gradient() -> None:
     """A sink of minus infinity weighs zero, even on a row of minus infinity (D4)."""
     sink = np.array([[[-INF, 0.0]]])
     got = sink_gradient(sink, np.array([[[-INF, 0.0]]]), np.zeros((1, 1, 2)), np.ones((1, 1, 2)))
-    assert [1.0] == got.tolist()
+    assert got.tolist() == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -298,9 +321,16 @@ def test_gradients_of_zero_sizes_have_their_shapes(
     """Each size may be zero; every gradient has its input's shape (A4)."""
     rows = attention(np.ones(q), np.ones(k), np.ones(v), scale=1.0)
     g = attention_backward(
-        rows.out, np.ones(q[:3]), np.ones(q), np.ones(k), np.ones(v), *rows, scale=1.0,
-        bias=np.zeros((q[2], k[2])), sinks=np.zeros(q[1]),
-    )  # fmt: skip
+        rows.out,
+        np.ones(q[:3]),
+        np.ones(q),
+        np.ones(k),
+        np.ones(v),
+        *rows,
+        scale=1.0,
+        bias=np.zeros((q[2], k[2])),
+        sinks=np.zeros(q[1]),
+    )
     shapes = [x.shape for x in g]
     assert [q, k, v, (q[2], k[2]), (q[1],)] == shapes
     assert all(np.isfinite(x).all() for x in g)

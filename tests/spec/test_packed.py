@@ -20,7 +20,12 @@ TQ, TK = 6, 6
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "window": {"window": (1, 0), "q_offset": np.array([1, 0, -1])},
-    "all": {"window": (2, 1), "q_offset": 1, "softcap": 1.5, "sinks": np.array([0.5, -1.0])},
+    "all": {
+        "window": (2, 1),
+        "q_offset": 1,
+        "softcap": 1.5,
+        "sinks": np.array([0.5, -1.0]),
+    },
 }
 
 
@@ -36,14 +41,16 @@ def x(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_each_sequence_is_attention_by_itself(name: str, x: dict[str, np.ndarray]) -> None:
-    """A loop over sequences gives the same; rows past the last offset see nothing (F1)."""
+    """A loop gives the same; rows past the last offset see nothing (F1)."""
     options = dict(OPTIONS[name])
     out, lse = attention_varlen(**x, cu_q=CU_Q, cu_k=CU_K, scale=0.8, **options)
     offset = np.broadcast_to(options.pop("q_offset", 0), 3)
     for n in range(3):
         mine, seen = slice(CU_Q[n], CU_Q[n + 1]), slice(CU_K[n], CU_K[n + 1])
-        args = [np.moveaxis(x[t][at], 0, 1)[None] for t, at in zip("qkv", (mine, seen, seen),
-                                                                    strict=True)]  # fmt: skip
+        args = [
+            np.moveaxis(x[t][at], 0, 1)[None]
+            for t, at in zip("qkv", (mine, seen, seen), strict=True)
+        ]
         expected = attention(*args, scale=0.8, q_offset=int(offset[n]), **options)
         assert np.array_equal(np.moveaxis(expected.out[0], 0, 1), out[mine])
         assert np.array_equal(expected.lse[0], lse[:, mine])
@@ -95,26 +102,34 @@ def test_no_sequences_at_all_are_legal() -> None:
     """One offset, zero, packs nothing (F1)."""
     zero = np.array([0])
     out, lse = attention_varlen(
-        np.ones((2, 1, 3)), np.ones((0, 1, 3)), np.ones((0, 1, 2)), zero, zero, scale=1.0
+        np.ones((2, 1, 3)),
+        np.ones((0, 1, 3)),
+        np.ones((0, 1, 2)),
+        zero,
+        zero,
+        scale=1.0,
     )
-    assert (2, 1, 2) == out.shape
+    assert out.shape == (2, 1, 2)
     assert (lse == -np.inf).all()
 
 
-def test_one_sequence_is_a_batch_of_one(
-    x: dict[str, np.ndarray], rng: np.random.Generator
-) -> None:
+def test_one_sequence_is_a_batch_of_one(x: dict[str, np.ndarray], rng: np.random.Generator) -> None:
     """Offsets (0, T) give dense attention and its gradients (F1)."""
     cu_q, cu_k = np.array([0, TQ]), np.array([0, TK])
     heads_first = [np.moveaxis(x[n], 0, 1)[None] for n in "qkv"]
     seeds = rng.normal(size=(TQ, 2, 2)), rng.normal(size=(2, TQ))
-    rows, dense = attention_varlen(**x, cu_q=cu_q, cu_k=cu_k, scale=1.0), attention(
-        *heads_first, scale=1.0
+    rows, dense = (
+        attention_varlen(**x, cu_q=cu_q, cu_k=cu_k, scale=1.0),
+        attention(*heads_first, scale=1.0),
     )
     assert np.array_equal(dense.lse[0], rows.lse)
     got = attention_varlen_backward(*seeds, **x, **rows._asdict(), cu_q=cu_q, cu_k=cu_k, scale=1.0)
     expected = attention_backward(
-        np.moveaxis(seeds[0], 0, 1)[None], seeds[1][None], *heads_first, *dense, scale=1.0
+        np.moveaxis(seeds[0], 0, 1)[None],
+        seeds[1][None],
+        *heads_first,
+        *dense,
+        scale=1.0,
     )
     assert np.array_equal(np.moveaxis(expected.dk[0], 0, 1), got.dk)
 

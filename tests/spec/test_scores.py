@@ -36,9 +36,9 @@ def test_sum_heads_is_the_transpose_of_repeat_heads(
 @pytest.mark.parametrize("Hkv", [0, 2])
 def test_no_query_heads_read_nothing(Hkv: int) -> None:
     """Without query heads both directions give arrays of the right, empty shape."""
-    assert (2, 0, 3, 4) == repeat_heads(np.ones((2, Hkv, 3, 4)), 0).shape
+    assert repeat_heads(np.ones((2, Hkv, 3, 4)), 0).shape == (2, 0, 3, 4)
     assert (2, Hkv, 3, 4) == sum_heads(np.ones((2, 0, 3, 4)), Hkv).shape
-    assert 0.0 == sum_heads(np.ones((2, 0, 3, 4)), Hkv).sum()
+    assert sum_heads(np.ones((2, 0, 3, 4)), Hkv).sum() == 0.0
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.125, 0.0, -3.0])
@@ -48,10 +48,12 @@ def test_the_scale_multiplies_the_accumulated_product(
     """Scores agree with 50-digit sums for any sign of the scale (B1)."""
     q, k = rng.normal(size=(2, 3, 5)), rng.normal(size=(2, 4, 5))
     with mpmath.workdps(50):
-        expected = np.array([
-            [[float(scale * mpmath.fdot(zip(i, j, strict=True))) for j in k[b]] for i in q[b]]
-            for b in range(2)
-        ])  # fmt: skip
+        expected = np.array(
+            [
+                [[float(scale * mpmath.fdot(zip(i, j, strict=True))) for j in k[b]] for i in q[b]]
+                for b in range(2)
+            ]
+        )
     assert expected == close(similarity(q, k, scale))
 
 
@@ -85,9 +87,7 @@ def test_no_cap_changes_nothing() -> None:
     assert a is soft_cap(a, None)
 
 
-@pytest.mark.parametrize(
-    "shape", [(), (1,), (4,), (3, 1), (3, 4), (2, 1, 4), (2, 3, 4)], ids=str
-)
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (3, 1), (3, 4), (2, 1, 4), (2, 3, 4)], ids=str)
 def test_the_bias_broadcasts_and_comes_after_the_cap(
     shape: tuple[int, ...], rng: np.random.Generator
 ) -> None:
@@ -101,6 +101,10 @@ def test_the_bias_broadcasts_and_comes_after_the_cap(
 def test_a_bias_of_minus_infinity_survives_the_cap() -> None:
     """The order cap, then bias keeps a hidden position hidden (B4)."""
     got = scores(
-        np.ones((1, 1)), np.ones((1, 1)), scale=1.0, softcap=3.0, bias=np.array([-np.inf])
+        np.ones((1, 1)),
+        np.ones((1, 1)),
+        scale=1.0,
+        softcap=3.0,
+        bias=np.array([-np.inf]),
     )
     assert -np.inf == got[0, 0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial, reduce
+from itertools import pairwise
 
 import mpmath
 import numpy as np
@@ -34,10 +35,12 @@ def exact(s: np.ndarray, v: np.ndarray) -> tuple[list[float], float]:
         e = [mpmath.exp(mpmath.mpf(float(x))) for x in s]
         total = mpmath.fsum(e)
         out = [
-            float(mpmath.fsum(w * mpmath.mpf(float(y)) for w, y in zip(e, column, strict=True))
-                  / total)
+            float(
+                mpmath.fsum(w * mpmath.mpf(float(y)) for w, y in zip(e, column, strict=True))
+                / total
+            )
             for column in v.T
-        ]  # fmt: skip
+        ]
         return out, float(mpmath.log(total))
 
 
@@ -66,7 +69,7 @@ def test_any_cut_in_any_order_gives_the_same(cuts: list[int], seed: int) -> None
     s[rng.random(s.shape) < 0.3] = -INF
     s[1] = s[1] if seed % 2 else -INF
     edges = [0, *sorted(cuts), 9]
-    parts = [from_tile(s[:, a:b], v[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [from_tile(s[:, a:b], v[a:b]) for a, b in pairwise(edges)]
     shuffled = [parts[n] for n in rng.permutation(len(parts))]
     with np.errstate(all="ignore"):
         same(from_tile(s, v), reduce(merge, shuffled, empty((2,), 3)))
@@ -74,9 +77,7 @@ def test_any_cut_in_any_order_gives_the_same(cuts: list[int], seed: int) -> None
 
 def test_merging_is_associative_and_commutative(rng: np.random.Generator) -> None:
     """Neither the grouping nor the order of three states matters (D1)."""
-    x, y, z = (
-        from_tile(rng.normal(size=(4, 3)) * 50, rng.normal(size=(3, 2))) for _ in range(3)
-    )
+    x, y, z = (from_tile(rng.normal(size=(4, 3)) * 50, rng.normal(size=(3, 2))) for _ in range(3))
     same(merge(merge(x, y), z), merge(x, merge(y, z)))
     same(merge(x, y), merge(y, x))
 
@@ -84,7 +85,10 @@ def test_merging_is_associative_and_commutative(rng: np.random.Generator) -> Non
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_empty_state_is_the_identity(side: str, rng: np.random.Generator) -> None:
     """Merging with (-inf, 0, 0) changes nothing, on either side (D1)."""
-    x, nothing = from_tile(rng.normal(size=(4, 3)), rng.normal(size=(3, 2))), empty((4,), 2)
+    x, nothing = (
+        from_tile(rng.normal(size=(4, 3)), rng.normal(size=(3, 2))),
+        empty((4,), 2),
+    )
     merged = merge(nothing, x) if side == "left" else merge(x, nothing)
     for expected, actual in zip(x, merged, strict=True):
         assert np.array_equal(expected, actual)
@@ -130,7 +134,7 @@ def test_a_bad_score_spoils_its_own_row_only(bad: float, rng: np.random.Generato
 @pytest.mark.parametrize("bad", [NAN, INF, -INF], ids=["NaN", "+inf", "-inf"])
 @pytest.mark.parametrize("score", [0.0, -2000.0], ids=["weighty", "weightless"])
 def test_a_bad_value_reaches_those_who_see_it(bad: float, score: float) -> None:
-    """A non-finite value spoils `out`, not `lse`, of rows that see it, at any weight (C6)."""
+    """It spoils `out`, not `lse`, of the rows that see it, at any weight (C6)."""
     s = np.array([[1.0, score], [1.0, -INF]])
     v = np.array([[1.0, 2.0], [bad, 3.0]])
     out, lse = finish(from_tile(s, v))
@@ -151,14 +155,14 @@ def test_a_sink_of_minus_infinity_is_none(rng: np.random.Generator) -> None:
     """It leaves a row as it was, and an empty one empty (D4)."""
     tile = from_tile(rng.normal(size=(1, 3)), rng.normal(size=(3, 2)))
     same(tile, merge(from_sink(np.array([-INF]), 2), tile))
-    assert [-INF] == finish(from_sink(np.array([-INF]), 2)).lse.tolist()
+    assert finish(from_sink(np.array([-INF]), 2)).lse.tolist() == [-INF]
 
 
 def test_a_sink_alone_is_zero_with_its_own_logarithm() -> None:
     """A row with a sink that sees nothing gives zero and the sink (D4)."""
     out, lse = finish(from_sink(np.array([0.75]), 2))
-    assert [[0.0, 0.0]] == out.tolist()
-    assert [0.75] == lse.tolist()
+    assert out.tolist() == [[0.0, 0.0]]
+    assert lse.tolist() == [0.75]
 
 
 def finished(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +179,9 @@ def test_merged_rows_are_attention_over_both_parts(rng: np.random.Generator) -> 
     assert whole.lse == close(merged.lse)
 
 
-def test_a_part_that_saw_nothing_is_a_two_sided_identity(rng: np.random.Generator) -> None:
+def test_a_part_that_saw_nothing_is_a_two_sided_identity(
+    rng: np.random.Generator,
+) -> None:
     """(0, -inf) changes nothing, and two of them give (0, -inf) without NaN (D3)."""
     part = finish(from_tile(*finished(rng, 3)))
     nothing = Rows(np.zeros((4, 3)), np.full(4, -INF))
@@ -223,8 +229,8 @@ def test_nothing_is_passed_to_a_part_that_saw_nothing() -> None:
     nothing, one = Rows(np.zeros((1, 2)), np.array([-INF])), np.ones((1, 2))
     for whole in (nothing, Rows(one, np.array([3.0]))):
         got = merge_rows_backward(one, np.ones(1), nothing, whole)
-        assert [[0.0, 0.0]] == got.out.tolist()
-        assert [0.0] == got.lse.tolist()
+        assert got.out.tolist() == [[0.0, 0.0]]
+        assert got.lse.tolist() == [0.0]
 
 
 @pytest.mark.parametrize("axis", [-1, 0, 1])

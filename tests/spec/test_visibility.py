@@ -33,7 +33,7 @@ def test_causality_is_a_right_bound_of_zero() -> None:
 
 def test_a_position_is_inside_its_sequence_below_the_length() -> None:
     """The length itself is the first position outside (C4)."""
-    assert [True, True, False] == within(np.arange(3), 2).tolist()
+    assert within(np.arange(3), 2).tolist() == [True, True, False]
 
 
 @given(
@@ -46,18 +46,18 @@ def test_a_position_is_inside_its_sequence_below_the_length() -> None:
 def test_the_key_span_is_the_hull_of_what_is_visible(
     first: int, more: int, left: int | None, right: int | None, Sk: int
 ) -> None:
-    """No visible key lies outside the span, and the span is empty when none is visible."""
+    """No visible key lies outside the span, which is empty when none is."""
     last = first + more
-    seen = [
-        j for j in range(Sk) if any(sees(p, j, left, right) for p in range(first, last + 1))
-    ]
+    seen = [j for j in range(Sk) if any(sees(p, j, left, right) for p in range(first, last + 1))]
     start, stop = key_span(first, last, left, right, Sk)
     assert 0 <= start <= stop <= Sk
     assert seen == list(range(start, stop))
 
 
 @pytest.mark.parametrize(
-    "mask_shape", [None, (), (5,), (4, 1), (4, 5), (1, 4, 5), (2, 1, 1, 5), (2, 3, 4, 5)], ids=str
+    "mask_shape",
+    [None, (), (5,), (4, 1), (4, 5), (1, 4, 5), (2, 1, 1, 5), (2, 3, 4, 5)],
+    ids=str,
 )
 @pytest.mark.parametrize("window", [(None, None), (None, 0), (1, None), (1, 2)], ids=str)
 @pytest.mark.parametrize("offset", [0, -2, 3, "per entry"])
@@ -66,7 +66,7 @@ def test_every_constraint_intersects_with_the_others(
     mask_shape: tuple[int, ...] | None,
     window: tuple[int | None, int | None],
     offset: int | str,
-    lengths: bool,  # noqa: FBT001
+    lengths: bool,
     rng: np.random.Generator,
 ) -> None:
     """A pair is visible iff mask, window and lengths all agree (C1 to C4)."""
@@ -75,10 +75,17 @@ def test_every_constraint_intersects_with_the_others(
     stand = np.array([-1, 2]) if isinstance(offset, str) else offset
     q_lens, kv_lens = (np.array([3, 0]), np.array([5, 2])) if lengths else (None, None)
     got = visible(
-        B, Sq, Sk, window=window, q_offset=stand, mask=mask, q_lens=q_lens, kv_lens=kv_lens
+        B,
+        Sq,
+        Sk,
+        window=window,
+        q_offset=stand,
+        mask=mask,
+        q_lens=q_lens,
+        kv_lens=kv_lens,
     )
     got = np.broadcast_to(got, (B, H, Sq, Sk))
-    full = np.broadcast_to(True if mask is None else mask, (B, H, Sq, Sk))  # noqa: FBT003
+    full = np.broadcast_to(True if mask is None else mask, (B, H, Sq, Sk))
     for b, h, i, j in product(range(B), range(H), range(Sq), range(Sk)):
         p = i + int(np.broadcast_to(stand, B)[b])
         expected = bool(full[b, h, i, j]) and sees(p, j, *window)
@@ -100,7 +107,5 @@ def test_positions_do_not_wrap_around(kind: type) -> None:
 @pytest.mark.parametrize(("B", "Sq", "Sk"), [(0, 2, 3), (1, 0, 3), (1, 2, 0)])
 def test_zero_sizes_give_empty_visibility(B: int, Sq: int, Sk: int) -> None:
     """Zero sizes are legal everywhere (A4)."""
-    got = visible(
-        B, Sq, Sk, window=(0, 0), q_offset=0, mask=None, q_lens=None, kv_lens=None
-    )
+    got = visible(B, Sq, Sk, window=(0, 0), q_offset=0, mask=None, q_lens=None, kv_lens=None)
     assert (B, 1, Sq, Sk) == got.shape

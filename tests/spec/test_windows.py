@@ -70,10 +70,18 @@ class Pair:
         return query, key
 
 
-def by_pairs(  # noqa: PLR0913  # every option
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, *, window: Extents, shift: Extents,
-    scale: Any, bias: Any = None, key_mask: Any = None, wrap_bias: float = -INF,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def by_pairs(  # every option
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    *,
+    window: Extents,
+    shift: Extents,
+    scale: Any,
+    bias: Any = None,
+    key_mask: Any = None,
+    wrap_bias: float = -INF,
+) -> tuple[np.ndarray, np.ndarray]:
     """Attend one token at a time over the whole map, from the formula alone."""
     B, *G, H, _ = q.shape
     tokens = list(product(*map(range, G)))
@@ -132,8 +140,13 @@ def test_a_hidden_token_is_not_seen_but_asks(name: str, wrap_bias: float) -> Non
     x = case(G, window, B=2)
     key_mask = np.random.default_rng(1).random((2, *G)) < 0.6
     key_mask[0] = False
-    options = {"window": window, "shift": shift, "key_mask": key_mask, "wrap_bias": wrap_bias,
-               "scale": np.array([0.5, -1.5])}  # fmt: skip
+    options = {
+        "window": window,
+        "shift": shift,
+        "key_mask": key_mask,
+        "wrap_bias": wrap_bias,
+        "scale": np.array([0.5, -1.5]),
+    }
     expected = by_pairs(**x, **options)
     actual = window_attention(**x, **options)
     assert expected[0] == close(actual.out)
@@ -143,9 +156,7 @@ def test_a_hidden_token_is_not_seen_but_asks(name: str, wrap_bias: float) -> Non
 
 
 @every_map
-def test_wrapped_and_allowed_are_the_formula(
-    G: Extents, window: Extents, shift: Extents
-) -> None:
+def test_wrapped_and_allowed_are_the_formula(G: Extents, window: Extents, shift: Extents) -> None:
     """Pair by pair over the real tokens, both predicates agree with G2 and G5."""
     shift = effective_shift(G, window, shift)
     token = partition(np.arange(1, prod(G) + 1).reshape(1, *G), window, shift)
@@ -179,16 +190,16 @@ def test_reverse_undoes_partition(G: Extents, window: Extents, shift: Extents) -
 
 def test_an_axis_that_one_window_covers_has_no_shift() -> None:
     """Per axis, w >= g drops the shift and never the window (G4)."""
-    assert (0, 2, 0) == effective_shift((7, 7, 3), (7, 4, 4), (3, 2, 1))
-    assert (1, 2, 1) == counts((7, 7, 3), (7, 4, 4))
+    assert effective_shift((7, 7, 3), (7, 4, 4), (3, 2, 1)) == (0, 2, 0)
+    assert counts((7, 7, 3), (7, 4, 4)) == (1, 2, 1)
 
 
 def test_a_text_of_five_in_windows_of_two() -> None:
-    """By hand: windows {1 2} {3 4} and, in the last, 0 without wrapped partners (G2, G5)."""
+    """By hand: windows {1 2} and {3 4}, and 0 meets nobody (G2, G5)."""
     v = np.arange(5.0).reshape(1, 5, 1, 1)
     q = np.zeros((1, 5, 1, 1))
     out, _ = window_attention(q, q, v, window=(2,), shift=(1,), scale=1.0)
-    assert [0.0, 1.5, 1.5, 3.5, 3.5] == out.ravel().tolist()
+    assert out.ravel().tolist() == [0.0, 1.5, 1.5, 3.5, 3.5]
 
 
 def test_a_finite_wrap_bias_can_be_outweighed() -> None:
@@ -198,9 +209,9 @@ def test_a_finite_wrap_bias_can_be_outweighed() -> None:
     options = {"window": (2,), "shift": (1,), "scale": 1.0}
     finite = window_attention(q, k, v, wrap_bias=-100.0, **options)
     hidden = window_attention(q, k, v, **options)
-    assert 3.0 == finite.out[0, 0, 0, 0]
-    assert 200.0 == close(float(finite.lse[0, 0, 0]))
-    assert 0.0 == hidden.out[0, 0, 0, 0]
+    assert finite.out[0, 0, 0, 0] == 3.0
+    assert close(float(finite.lse[0, 0, 0])) == 200.0
+    assert hidden.out[0, 0, 0, 0] == 0.0
 
 
 def test_nan_beyond_the_mask_is_not_heard() -> None:
@@ -220,18 +231,21 @@ def test_nan_beyond_the_mask_is_not_heard() -> None:
 def test_window_gradients_are_the_slopes(
     name: str,
     wrap_bias: float,
-    per_head: bool,  # noqa: FBT001
+    per_head: bool,
     slope: Callable[..., np.ndarray],
     rng: np.random.Generator,
 ) -> None:
-    """q, k, v, bias and scale, through out and lse, match finite differences (E1, G6)."""
+    """q, k, v, bias and scale, by out and lse, match finite differences (E1, G6)."""
     G, window, shift = MAPS[name]
     key_mask = np.ones((1, *G), bool)
     key_mask.flat[-1] = False
     x = case(G, window) | {
-        "window": window, "shift": shift, "wrap_bias": wrap_bias, "key_mask": key_mask,
+        "window": window,
+        "shift": shift,
+        "wrap_bias": wrap_bias,
+        "key_mask": key_mask,
         "scale": np.array([0.5, -1.5]) if per_head else 0.8,
-    }  # fmt: skip
+    }
     dout, dlse = rng.normal(size=x["v"].shape), rng.normal(size=x["q"].shape[:-1])
 
     def loss(**changed: Any) -> float:
@@ -241,7 +255,7 @@ def test_window_gradients_are_the_slopes(
     rows = window_attention(**x)
     got = window_attention_backward(dout, dlse, **x, **rows._asdict())._asdict()
     for n in ("q", "k", "v", "bias"):
-        if n != "bias" or prod(window) < 10:  # noqa: PLR2004  # a slope per entry
+        if n != "bias" or prod(window) < 10:  # a slope per entry
             assert slope(lambda t, n=n: loss(**{n: t}), x[n]) == near(got[f"d{n}"])
     if per_head:
         assert slope(lambda t: loss(scale=t), x["scale"]) == near(got["dscale"])

