@@ -30,7 +30,9 @@ class Backend(Protocol):
 
     A backend may also have a `profile`, the name of the arithmetic it is judged by:
     `"ieee"` (one rounding at the end, and the default), `"half-weights"` (weights and dS
-    are rounded to a half input dtype before their product) or `"tf32"`.
+    are rounded to a half input dtype before their product) or `"tf32"`. And it may say
+    `masked_nonfinite = True`: what is not finite at an invisible position inside the given
+    lengths reaches no result (C6).
     """
 
     name: str

@@ -1,4 +1,8 @@
-"""The command line: `attnref backends | explain | conform`."""
+"""The command line: `attnref backends | explain | conform | bench`.
+
+Whatever it does not understand, it says on standard error and returns `USAGE`; it leaves
+no argument out of account.
+"""
 
 import argparse
 import sys
@@ -11,6 +15,8 @@ import numpy as np
 import attnref
 from attnref import arrays, registry
 from attnref.errors import AttnrefError, BackendLoadError
+
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 USAGE = 2
 """The exit status of a command that was not understood."""
@@ -58,7 +64,21 @@ def _parser() -> argparse.ArgumentParser:
     else:
         conform.add_argument("words", nargs="*")
         conform.set_defaults(run=_conformance_missing)
+    bench = commands.add_parser("bench", help="time a backend on the standard workloads")
+    bench.add_argument("backend", help="a registered name, or module:object")
+    bench.add_argument("--json", metavar="FILE", help="write pytest-benchmark's JSON there")
+    bench.set_defaults(run=_bench)
     return parser
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    """Run the benchmarks; they are pytest-benchmark's, and so is their JSON."""
+    if not (util.find_spec("pytest_benchmark") and util.find_spec("rich")):
+        print('benchmarks need more packages: pip install "attnref[bench]"', file=sys.stderr)  # noqa: T201
+        return USAGE
+    words = ["--pyargs", "attnref_conformance.bench", "--attnref-backend", arguments.backend]
+    words += [f"--benchmark-json={arguments.json}"] if arguments.json else []
+    return int(import_module("pytest").main(words))
 
 
 def _conformance_missing(_: argparse.Namespace) -> int:
@@ -88,7 +108,7 @@ def _operations(backend: Any) -> list[tuple[str, str]]:
     rows = []
     for function in _EXAMPLES:
         taken, refused = [], ""
-        for dtype in ("float16", "bfloat16", "float32", "float64"):
+        for dtype in _DTYPES:
             try:
                 problem = _example(function, backend, dtype)
             except ImportError:
@@ -120,30 +140,47 @@ def _example(function: str, backend: Any, dtype: str) -> Any:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in text.split(","))
+    try:
+        return tuple(int(n) for n in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape; write 2,8,128,64") from None
 
 
 def _bound(text: str) -> int | None:
-    return None if text == "none" else int(text)
+    try:
+        return None if text == "none" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither an integer nor none") from None
+
+
+def _offset(text: str) -> str | int:
+    try:
+        return text if text in ("start", "end") else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither start nor end nor an integer"
+        ) from None
 
 
 def _add_call(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that describe a call."""
+    shape: dict[str, Any] = {"type": _shape, "metavar": "SHAPE"}
     parser.add_argument("function", choices=["attention", "window_attention"])
-    parser.add_argument("--q", type=_shape, required=True, metavar="SHAPE", help="e.g. 2,8,128,64")
-    parser.add_argument("--k", type=_shape, metavar="SHAPE", help="default: q's")
-    parser.add_argument("--v", type=_shape, metavar="SHAPE", help="default: k's")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--q", required=True, help="e.g. 2,8,128,64", **shape)
+    parser.add_argument("--k", help="default: q's", **shape)
+    parser.add_argument("--v", help="default: k's", **shape)
+    parser.add_argument("--mask", help="e.g. 128,128", **shape)
+    parser.add_argument("--bias", help="of q's dtype", **shape)
+    parser.add_argument("--dtype", default="float32", choices=_DTYPES)
     parser.add_argument("--library", default="numpy", choices=["numpy", "torch"])
     parser.add_argument("--device", default="cpu", help="for torch, e.g. cuda")
     parser.add_argument("--backend", help="as the call would name it")
-    parser.add_argument("--causal", action="store_true")
-    parser.add_argument("--window", nargs="+", metavar="N", help="left right, or one per axis")
-    parser.add_argument("--shift", type=int, nargs="+", metavar="N")
-    parser.add_argument("--q-offset", help="start, end or an integer")
+    parser.add_argument("--causal", action="store_true", default=None)
+    parser.add_argument("--window", type=_bound, nargs="+", metavar="N",
+                        help="left and right, or one per axis; none is unbounded")  # fmt: skip
+    parser.add_argument("--shift", type=int, nargs="+", metavar="N", help="one per axis")
+    parser.add_argument("--q-offset", type=_offset, metavar="AT", help="start, end or an integer")
     parser.add_argument("--softcap", type=float)
-    parser.add_argument("--mask", type=_shape, metavar="SHAPE")
-    parser.add_argument("--bias", type=_shape, metavar="SHAPE")
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -151,31 +188,36 @@ def _explain(arguments: argparse.Namespace) -> int:
     k = arguments.k or arguments.q
     shapes = {"q": arguments.q, "k": k, "v": arguments.v or k}
     given = [_hollow(arguments, shape, arguments.dtype) for shape in shapes.values()]
-    options: dict[str, Any] = {"backend": arguments.backend}
-    if arguments.bias:
-        options["bias"] = _hollow(arguments, arguments.bias, arguments.dtype)
-    if arguments.function == "attention":
-        options |= {"causal": arguments.causal, "softcap": arguments.softcap}
-        if arguments.window:
-            options["window"] = tuple(map(_bound, arguments.window))
-        if arguments.mask:
-            options["mask"] = _hollow(arguments, arguments.mask, "bool")
-        if arguments.q_offset:
-            named = arguments.q_offset in ("start", "end")
-            options["q_offset"] = arguments.q_offset if named else int(arguments.q_offset)
-    else:
-        options["window"] = tuple(map(int, arguments.window or ()))
-        options["shift"] = tuple(arguments.shift) if arguments.shift else 0
+    # What the function does not take, it refuses: the command does not pick.
+    named = {n: getattr(arguments, n) for n in ("causal", "softcap", "q_offset", "backend")}
+    for name in ("window", "shift"):
+        numbers = getattr(arguments, name)
+        every = arguments.function == "window_attention" and numbers and len(numbers) == 1
+        named[name] = numbers[0] if every else numbers and tuple(numbers)
+    for name, dtype in (("mask", "bool"), ("bias", arguments.dtype)):
+        shape = getattr(arguments, name)
+        named[name] = shape and _hollow(arguments, shape, dtype)
+    options = {n: x for n, x in named.items() if x is not None}
     explanation = attnref.explain(getattr(attnref, arguments.function), *given, **options)
     print(explanation)  # noqa: T201
+    if explanation.runs is None:
+        print(_hint(arguments), file=sys.stderr)  # noqa: T201
     return 0 if explanation.runs else 1
+
+
+def _hint(arguments: argparse.Namespace) -> str:
+    if arguments.backend:
+        return f"backend {arguments.backend!r} cannot run this call"
+    return "no backend in the preference order can run this call; try --backend reference"
 
 
 def _hollow(arguments: argparse.Namespace, shape: tuple[int, ...], dtype: str) -> Any:
     """Make an array of any size without its memory: every stride is zero."""
     if arguments.library == "torch":
-        torch = import_module("torch")
-        return torch.zeros((), dtype=getattr(torch, dtype), device=arguments.device).expand(shape)
+        try:
+            torch = import_module("torch")
+            one = torch.zeros((), dtype=getattr(torch, dtype), device=arguments.device)
+        except (ImportError, RuntimeError, AssertionError) as error:
+            raise AttnrefError(f"no torch array on {arguments.device}: {error}") from None
+        return one.expand(shape)
     return np.broadcast_to(np.zeros((), arrays.numpy_dtype(dtype)), shape)
-
-

@@ -173,7 +173,8 @@ def window_attention(
             call.wrong(f"shift is {s} on axis {axis}, where the window is {w}; "
                        "it must be smaller.", "q", clause="G2")  # fmt: skip
         if g < 1:
-            call.wrong(f"the map has extent {g} on axis {axis}; it must be at least 1.", "q", clause="G1")
+            call.wrong(f"the map has extent {g} on axis {axis}; it must be at least 1.",
+                       "q", clause="G1")  # fmt: skip
     N = math.prod(extents)
     call.shaped("bias", (H, N, N), "G6")
     call.boolean("key_mask", "G6", "pass key_mask != 0")
@@ -207,9 +208,9 @@ def relative_position_bias(
     call = Call(letters, {"table": table})
     call.rank("table")
     call.floats("table")
-    if not isinstance(window, tuple | list) or not 1 <= len(window) <= 3:  # noqa: PLR2004
-        call.wrong(f"window is {window!r}; a table needs one extent per axis, for one to three axes.", "table",
-                   clause="G6", hint="window=(7, 7) for an image")  # fmt: skip
+    if not isinstance(window, tuple | list) or not 1 <= len(window) <= 3:  # type: ignore[redundant-expr]  # noqa: PLR2004
+        call.wrong(f"window is {window!r}; a table needs one extent per axis, for one to three "
+                   "axes.", "table", clause="G6", hint="window=(7, 7) for an image")  # fmt: skip
     extents = _per_axis(call, "window", window, len(window), least=1)
     rows = math.prod(2 * w - 1 for w in extents)
     if rows != table.shape[0]:
@@ -362,7 +363,7 @@ def _per_axis(
     return (call.whole(name, value, "G2", least=least),) * axes
 
 
-def _wrap_bias(call: Call, value: float) -> float:
+def _wrap_bias(call: Call, value: object) -> float:
     if isinstance(value, Real) and value == -math.inf:
         return -math.inf
     return call.number("wrap_bias", value, "G3", off=", or -inf to hide wrapped pairs")

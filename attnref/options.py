@@ -5,7 +5,6 @@ from typing import Literal, Required, TypedDict
 from attnref.arrays import Array
 from attnref.problem import Window
 
-
 DEFAULTS: dict[str, object] = {"causal": False, "shift": 0, "wrap_bias": float("-inf")}
 """What an option is when a call leaves it out, where that is not `None`."""
 

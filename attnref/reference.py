@@ -52,6 +52,7 @@ class Reference:
 
     name = "reference"
     library = "any"
+    masked_nonfinite = True
 
     def available(self) -> Sequence[Reason]:
         """Return nothing: NumPy is all it needs."""
@@ -124,7 +125,8 @@ def to_odd(x: np.ndarray) -> np.ndarray:
     far = np.abs(y.astype(np.float64)) > np.abs(x)
     cut = np.where(far, np.nextafter(y, np.float32(0)), y)
     inexact = np.isfinite(x) & (cut.astype(np.float64) != x)
-    return (cut.view(np.uint32) | inexact).view(np.float32)
+    odd: np.ndarray = cut.view(np.uint32) | inexact
+    return odd.view(np.float32)
 
 
 def options(problem: Problem, *names: str) -> dict[str, Any]:

@@ -23,7 +23,9 @@ OURS = "attnref"
 def _registered() -> dict[str, EntryPoint]:
     # The last of a name wins, and nobody takes an in-tree one: no package may change what
     # runs by being installed (H1).
-    points = sorted(entry_points(group=GROUP), key=lambda p: bool(p.dist) and p.dist.name == OURS)
+    points = sorted(
+        entry_points(group=GROUP), key=lambda p: p.dist is not None and p.dist.name == OURS
+    )
     return {point.name: point for point in points}
 
 

@@ -12,7 +12,9 @@ import attnref
 from attnref.options import AttentionOptions, VarlenOptions, WindowOptions
 
 Q = np.zeros((1, 1, 3, 2))
-FUNCTIONS = [name for name in attnref.__all__ if hasattr(getattr(attnref, name), "describe")]
+FUNCTIONS = [
+    name for name in attnref.__all__ if hasattr(getattr(attnref, name), "describe")
+]
 ROWS = "(q, k, v, *, {})"
 BACK = "(dout, q, k, v, out, lse, *, dlse=None, {})"
 ATTENTION = (
@@ -42,7 +44,9 @@ SIGNATURES = {
     "softmax": "(x, *, axis=-1, tile=None, backend=None)",
     "softmax_backward": "(dy, y, *, axis=-1, backend=None)",
     "merge": "(out_a, lse_a, out_b, lse_b, *, backend=None)",
-    "merge_backward": ("(dout, dlse, out_a, lse_a, out_b, lse_b, out, lse, *, backend=None)"),
+    "merge_backward": (
+        "(dout, dlse, out_a, lse_a, out_b, lse_b, out, lse, *, backend=None)"
+    ),
 }
 
 
@@ -89,7 +93,9 @@ def test_help_names_arguments_returns_raises_and_an_example(name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_an_unknown_option_is_refused(name: str) -> None:
     """No option is ever ignored, whatever the function (H2)."""
-    with pytest.raises(attnref.UnknownArgument, match=rf"{name}\(\) has no argument 'layout'"):
+    with pytest.raises(
+        attnref.UnknownArgument, match=rf"{name}\(\) has no argument 'layout'"
+    ):
         getattr(attnref, name)(layout="bshd")
 
 
@@ -97,11 +103,11 @@ def test_a_misspelt_option_is_suggested() -> None:
     """The nearest option is named, and all are listed (H2)."""
     with pytest.raises(attnref.UnknownArgument) as caught:
         attnref.attention(Q, Q, Q, is_causal=True)
-    assert str(caught.value) == (
+    assert (
         "attention() has no argument 'is_causal'. Did you mean 'causal'?\n"
         "  arguments  q, k, v, backend, scale, causal, window, q_offset, mask, bias, "
         "softcap, sinks, q_lens, kv_lens"
-    )
+    ) == str(caught.value)
 
 
 @pytest.mark.parametrize("private", ["with_lse", "qkv"])
@@ -137,11 +143,15 @@ def test_arrays_may_be_passed_by_name() -> None:
     ],
     ids=str,
 )
-def test_defaults_mean_what_they_show(options: dict[str, Any], same: dict[str, Any]) -> None:
+def test_defaults_mean_what_they_show(
+    options: dict[str, Any], same: dict[str, Any]
+) -> None:
     """Writing a default out changes nothing."""
     x = np.random.default_rng(0).normal(size=(1, 1, 3, 2))
     expected = attnref.attention(x, x, x, **same, backend="reference")
-    assert np.array_equal(expected, attnref.attention(x, x, x, **options, backend="reference"))
+    assert np.array_equal(
+        expected, attnref.attention(x, x, x, **options, backend="reference")
+    )
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -170,7 +180,9 @@ def test_every_public_function_can_be_explained(name: str) -> None:
         "merge": (Q, lse, Q, lse),
         "merge_backward": (Q, lse, Q, lse, Q, lse, Q, lse),
     }
-    options = {"window": (2,)} if "window" in SIGNATURES[name].split("window=None")[0] else {}
+    options = (
+        {"window": (2,)} if "window" in SIGNATURES[name].split("window=None")[0] else {}
+    )
     with attnref.trace() as ran:
         told = attnref.explain(
             getattr(attnref, name),
@@ -178,8 +190,8 @@ def test_every_public_function_can_be_explained(name: str) -> None:
             **options,
             backend="reference",
         )
-    assert told.runs == "reference"
-    assert ran == []
+    assert "reference" == told.runs
+    assert [] == ran
     assert ("gradients" in told.call) == name.endswith("_backward")
 
 
@@ -191,7 +203,9 @@ def test_an_explanation_needs_a_public_function() -> None:
 
 def test_an_explanation_refuses_unknown_options_too() -> None:
     """The same words as the call itself (H2)."""
-    with pytest.raises(attnref.UnknownArgument, match=r"softmax\(\) has no argument 'axes'"):
+    with pytest.raises(
+        attnref.UnknownArgument, match=r"softmax\(\) has no argument 'axes'"
+    ):
         attnref.explain(attnref.softmax, Q, axes=1)
 
 
@@ -205,7 +219,7 @@ def test_a_call_that_is_being_compiled_is_handed_over(
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(compiler=compiling))
     monkeypatch.setitem(sys.modules, "attnref.compiled", compiled)
     monkeypatch.setattr(attnref, "compiled", compiled, raising=False)
-    assert attnref.softmax(x=Q, axis=1) == ("softmax", (Q,), {"axis": 1})
+    assert ("softmax", (Q,), {"axis": 1}) == attnref.softmax(x=Q, axis=1)
 
 
 def test_without_torch_nothing_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

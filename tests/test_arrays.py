@@ -49,7 +49,9 @@ def test_an_array_names_its_library(x: object, expected: str | None) -> None:
     assert expected == arrays.library(x)
 
 
-@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64", "int32", "bool"])
+@pytest.mark.parametrize(
+    "name", ["float16", "bfloat16", "float32", "float64", "int32", "bool"]
+)
 def test_a_dtype_has_one_name_in_every_library(name: str) -> None:
     """NumPy, torch and strict arrays agree on what a dtype is called (A3)."""
     assert name == arrays.dtype_name(np.zeros(1, arrays.numpy_dtype(name)))
@@ -125,17 +127,19 @@ def test_memory_order_is_told_for_permutations_only(
     """A permutation of a dense array has its order, the rest the plain one (A1)."""
     assert expected == arrays.memory_order(x)
     permuted = x.transpose(arrays.memory_order(x))
-    assert permuted.flags.c_contiguous == (expected != tuple(range(x.ndim)) or x.flags.c_contiguous)
+    assert permuted.flags.c_contiguous == (
+        expected != tuple(range(x.ndim)) or x.flags.c_contiguous
+    )
 
 
 def test_memory_order_of_other_libraries() -> None:
     """torch counts strides in elements; a library without strides is taken as plain."""
     x = torch.zeros((2, 3, 4))
-    assert arrays.memory_order(x.mT) == (0, 2, 1)
-    assert arrays.memory_order(x[..., ::2]) == (0, 1, 2)
-    assert arrays.memory_order(array_api_strict.matrix_transpose(STRICT)) == (0, 1)
+    assert (0, 2, 1) == arrays.memory_order(x.mT)
+    assert (0, 1, 2) == arrays.memory_order(x[..., ::2])
+    assert (0, 1) == arrays.memory_order(array_api_strict.matrix_transpose(STRICT))
     cupy = fake("cupy", shape=(2, 3), ndim=2, strides=(8, 16), dtype=np.dtype("f8"))
-    assert arrays.memory_order(cupy) == (1, 0)
+    assert (1, 0) == arrays.memory_order(cupy)
 
 
 def test_bfloat16_is_that_of_ml_dtypes() -> None:
@@ -144,7 +148,9 @@ def test_bfloat16_is_that_of_ml_dtypes() -> None:
     assert np.dtype("float16") == arrays.numpy_dtype("float16")
 
 
-@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64", "int32", "bool"])
+@pytest.mark.parametrize(
+    "name", ["float16", "bfloat16", "float32", "float64", "int32", "bool"]
+)
 def test_torch_and_numpy_share_memory(name: str) -> None:
     """Crossing on the CPU is a view both ways, bfloat16 included (H3)."""
     x = torch.zeros((2, 3), dtype=getattr(torch, name))
@@ -153,14 +159,14 @@ def test_torch_and_numpy_share_memory(name: str) -> None:
     x[0, 1] = 1
     assert name == arrays.dtype_name(there)
     assert name == arrays.dtype_name(back)
-    assert float(there[0, 1]) == 1.0
+    assert 1.0 == float(there[0, 1])
     assert x.data_ptr() == back.data_ptr()
 
 
 def test_a_tensor_that_requires_grad_is_read() -> None:
     """Values leave the tape as a view."""
     x = torch.ones(2, requires_grad=True)
-    assert arrays.to_numpy(x).tolist() == [1.0, 1.0]
+    assert [1.0, 1.0] == arrays.to_numpy(x).tolist()
     assert x.data_ptr() == arrays.to_numpy(x).ctypes.data
 
 
@@ -193,7 +199,7 @@ def test_any_dlpack_library_crosses_on_the_host() -> None:
     there = arrays.cross(STRICT, "numpy")
     back = arrays.cross_like(there, STRICT)
     assert np.arange(6.0).reshape(2, 3).tolist() == there.tolist()
-    assert arrays.library(back) == "array_api_strict"
+    assert "array_api_strict" == arrays.library(back)
     assert bool(array_api_strict.all(back == STRICT))
 
 
@@ -202,13 +208,13 @@ def test_values_are_returned_as_the_kind_they_came_as() -> None:
     x = np.ones(3, np.float32)
     assert x is arrays.from_numpy(x, np.zeros(1))
     assert torch.equal(torch.ones(3), arrays.from_numpy(x, torch.zeros(1)))
-    assert arrays.device(arrays.from_numpy(x, torch.zeros(1, device="meta"))) == "meta"
-    assert arrays.library(arrays.from_numpy(x, STRICT)) == "array_api_strict"
+    assert "meta" == arrays.device(arrays.from_numpy(x, torch.zeros(1, device="meta")))
+    assert "array_api_strict" == arrays.library(arrays.from_numpy(x, STRICT))
 
 
 def test_the_host_reads_only_what_it_holds() -> None:
     """Values of device arrays are not waited for (A7)."""
-    assert arrays.host_values(torch.zeros(1)).tolist() == [0.0]
+    assert [0.0] == arrays.host_values(torch.zeros(1)).tolist()
     assert arrays.host_values(torch.zeros(1, device="meta")) is None
 
 
@@ -285,14 +291,16 @@ def test_libraries_that_are_not_installed_are_asked_their_own_way(
     assert values.tolist() == arrays.to_numpy(x).tolist()
     if library == "cupy":
         assert ("cupy", values) == arrays.from_numpy(values, x)
-        assert space.chosen == [1]
+        assert [1] == space.chosen
     else:
         assert ("cuda:1", values) == arrays.from_numpy(values, x)
         assert ("cpu:0", values) == arrays.cross(values, "jax")
 
 
 @pytest.mark.parametrize("target", ["cupy", "jax"])
-def test_device_arrays_cross_by_dlpack(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_arrays_cross_by_dlpack(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a device the target library takes the array itself, off the tape (H3)."""
     space = Namespace(target)
     monkeypatch.setitem(sys.modules, target, space)

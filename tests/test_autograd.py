@@ -34,7 +34,9 @@ def attend(q: Any, k: Any, v: Any, bias: Any, sinks: Any) -> Any:
 
 def packed(q: Any, k: Any, v: Any, sinks: Any) -> Any:
     """Attend inside two sequences."""
-    return attnref.attention_varlen_with_lse(q, k, v, CU, CU, sinks=sinks, causal=True, **R)
+    return attnref.attention_varlen_with_lse(
+        q, k, v, CU, CU, sinks=sinks, causal=True, **R
+    )
 
 
 def mapped(q: Any, k: Any, v: Any, bias: Any, scale: Any) -> Any:
@@ -55,7 +57,9 @@ def mapped(q: Any, k: Any, v: Any, bias: Any, scale: Any) -> Any:
 
 def projected(qkv: Any, bias: Any, scale: Any) -> Any:
     """Attend inside windows of a packed projection."""
-    return attnref.window_attention_qkv_with_lse(qkv, window=2, bias=bias, scale=scale, **R)
+    return attnref.window_attention_qkv_with_lse(
+        qkv, window=2, bias=bias, scale=scale, **R
+    )
 
 
 CHECKS: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {
@@ -174,10 +178,8 @@ def test_a_change_in_place_is_noticed(name: str) -> None:
     qkv = leaf(1, 4, 3, 1, 2)
     x, y = q * 1, qkv * 1
     out = attnref.attention(x, x, x, mask=mask, **R)
-    if name == "qkv":
-        loss = attnref.window_attention_qkv(y, window=2, **R).sum()
-    else:
-        loss = out.sum()
+    rolled = attnref.window_attention_qkv(y, window=2, **R)
+    loss = (rolled if name == "qkv" else out).sum()
     with torch.no_grad():
         {"q": x, "mask": mask, "out": out, "qkv": y}[name].zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -222,10 +224,10 @@ def test_a_trace_sees_the_gradients() -> None:
     q = leaf(1, 1, 2, 3)
     with attnref.trace() as ran:
         attnref.attention(q, q, q, **R).sum().backward()
-    assert [str(r) for r in ran] == [
+    assert [
         "attention forward on reference",
         "attention backward on reference",
-    ]
+    ] == [str(r) for r in ran]
 
 
 def test_empty_rows_train_without_nan() -> None:

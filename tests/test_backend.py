@@ -70,20 +70,20 @@ def test_each_feature_that_is_not_understood_is_a_reason() -> None:
 
 def test_what_is_understood_runs() -> None:
     """Without a reason there is no refusal."""
-    assert Picky().forward(normalize.attention(Q, Q, Q)) == "ran"
+    assert "ran" == Picky().forward(normalize.attention(Q, Q, Q))
 
 
 def test_a_forward_refuses_what_it_cannot_run() -> None:
     """Called directly, a backend raises its own reasons (H1)."""
     with pytest.raises(attnref.UnsupportedError) as caught:
         Picky().forward(normalize.attention(Q, Q, Q, softcap=1.0))
-    assert str(caught.value) == (
+    assert (
         "backend 'picky' cannot run this call.\n"
         "  attention: q float64 (1, 1, 3, 2) cpu, softcap\n"
         "  picky  softcap is not implemented"
-    )
+    ) == str(caught.value)
 
 
 def test_backends_are_given_the_memory_order() -> None:
     """The rule for the layout of results is theirs to import (A1)."""
-    assert memory_order(np.zeros((2, 3, 4, 5)).mT) == (0, 1, 3, 2)
+    assert (0, 1, 3, 2) == memory_order(np.zeros((2, 3, 4, 5)).mT)

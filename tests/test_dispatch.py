@@ -94,22 +94,22 @@ def test_the_first_of_the_order_without_a_reason_runs(
         Fake("torch", "torch"),
         Fake("numpy"),
     )
-    assert dispatch.IN_TREE == ("triton", "cupy", "torch", "numpy")
-    assert runs() == "numpy"
+    assert ("triton", "cupy", "torch", "numpy") == dispatch.IN_TREE
+    assert "numpy" == runs()
     installed["cupy"].absent = []
-    assert runs() == "cupy"
+    assert "cupy" == runs()
     installed["triton"].against = []
-    assert runs() == "triton"
+    assert "triton" == runs()
 
 
 def test_a_third_party_never_runs_unasked(installed: dict[str, Any]) -> None:
     """Installing one changes no result: it runs when named or preferred (H1)."""
     put(installed, Fake("aaa", "any"), Fake("numpy"))
-    assert runs() == "numpy"
-    assert runs(backend="aaa") == "aaa"
+    assert "numpy" == runs()
+    assert "aaa" == runs(backend="aaa")
     with attnref.prefer("aaa"):
-        assert runs() == "aaa"
-    assert runs() == "numpy"
+        assert "aaa" == runs()
+    assert "numpy" == runs()
 
 
 def test_nothing_runs_if_only_third_parties_are_installed(
@@ -125,7 +125,7 @@ def test_nothing_runs_if_only_third_parties_are_installed(
     installed["cupy"] = attnref.BackendLoadError("cupy", "ImportError: no libcuda")
     with pytest.raises(attnref.UnsupportedError) as caught:
         runs()
-    assert str(caught.value) == (
+    assert (
         "no backend in the preference order can run this call.\n"
         "  softmax: x float32 (1, 1, 3, 2) cpu\n"
         "  triton  not installed: pip install attnref[triton]\n"
@@ -135,8 +135,8 @@ def test_nothing_runs_if_only_third_parties_are_installed(
         "  numpy   D = 2 exceeds 1\n"
         "          needs another machine\n"
         '  hint    softmax(..., backend="reference")'
-    )
-    assert list(caught.value.reasons["numpy"]) == [LARGE, BUSY]
+    ) == str(caught.value)
+    assert [LARGE, BUSY] == list(caught.value.reasons["numpy"])
 
 
 def test_a_named_backend_never_falls_back(installed: dict[str, Any]) -> None:
@@ -149,11 +149,11 @@ def test_a_named_backend_never_falls_back(installed: dict[str, Any]) -> None:
     )
     with pytest.raises(attnref.UnsupportedError) as caught:
         runs(backend="picky")
-    assert str(caught.value) == (
+    assert (
         "backend 'picky' cannot run this call.\n"
         "  softmax: x float32 (1, 1, 3, 2) cpu\n"
         "  picky  D = 2 exceeds 1"
-    )
+    ) == str(caught.value)
     with pytest.raises(attnref.UnsupportedError, match="needs another machine"):
         runs(backend="away")
     with pytest.raises(attnref.UnknownBackend, match="Did you mean 'picky'"):
@@ -163,7 +163,7 @@ def test_a_named_backend_never_falls_back(installed: dict[str, Any]) -> None:
 def test_a_backend_object_serves_as_well_as_a_name(installed: dict[str, Any]) -> None:
     """An object need not be registered, and is held to its reasons (H1)."""
     put(installed, Fake("numpy"))
-    assert runs(backend=Fake("mine")) == "mine"
+    assert "mine" == runs(backend=Fake("mine"))
     with pytest.raises(attnref.UnsupportedError, match="backend 'mine' cannot run"):
         runs(backend=Fake("mine", against=[LARGE]))
 
@@ -173,21 +173,21 @@ def test_preferences_nest_and_are_undone(installed: dict[str, Any]) -> None:
     put(installed, Fake("a"), Fake("b"), Fake("numpy"))
     with attnref.prefer("a"):
         with attnref.prefer("b", "a"):
-            assert runs() == "b"
-        assert runs() == "a"
+            assert "b" == runs()
+        assert "a" == runs()
         with pytest.raises(ZeroDivisionError), attnref.prefer("b"):
             _ = 1 / 0
-        assert runs() == "a"
-    assert runs() == "numpy"
+        assert "a" == runs()
+    assert "numpy" == runs()
 
 
 def test_a_preference_stays_when_it_is_called(installed: dict[str, Any]) -> None:
     """A call holds until the next; without names the in-tree order returns (H1)."""
     put(installed, Fake("a"), Fake("numpy"))
     attnref.prefer("a", "triton")
-    assert runs() == "a"
+    assert "a" == runs()
     attnref.prefer()
-    assert runs() == "numpy"
+    assert "numpy" == runs()
 
 
 def test_a_preference_names_what_exists(installed: dict[str, Any]) -> None:
@@ -195,7 +195,7 @@ def test_a_preference_names_what_exists(installed: dict[str, Any]) -> None:
     put(installed, Fake("numpy"))
     with pytest.raises(attnref.UnknownBackend):
         attnref.prefer("numpyy")
-    assert runs() == "numpy"
+    assert "numpy" == runs()
     with (
         attnref.prefer("cupy"),
         pytest.raises(attnref.UnsupportedError, match="not installed"),
@@ -211,7 +211,7 @@ def test_threads_and_tasks_have_their_own_preference(installed: dict[str, Any]) 
         thread = threading.Thread(target=lambda: seen.append(runs()))
         thread.start()
         thread.join()
-    assert seen == ["numpy"]
+    assert ["numpy"] == seen
 
     async def task() -> str:
         attnref.prefer("a")
@@ -221,7 +221,7 @@ def test_threads_and_tasks_have_their_own_preference(installed: dict[str, Any]) 
         inside = await asyncio.create_task(task())
         return inside, runs()
 
-    assert asyncio.run(both()) == ("a", "numpy")
+    assert ("a", "numpy") == asyncio.run(both())
 
 
 def test_arrays_cross_to_a_named_backend_and_back(installed: dict[str, Any]) -> None:
@@ -232,22 +232,22 @@ def test_arrays_cross_to_a_named_backend_and_back(installed: dict[str, Any]) -> 
     (given,) = installed["torch"].given
     assert isinstance(given, torch.Tensor)
     assert x.ctypes.data == given.data_ptr()
-    assert y.tolist() == [1.0, 2.0, 3.0]
+    assert [1.0, 2.0, 3.0] == y.tolist()
     assert isinstance(y, np.ndarray)
     strict = attnref.softmax(array_api_strict.asarray(x), backend="numpy")
-    assert arrays.library(strict) == "array_api_strict"
-    assert np.from_dlpack(strict).tolist() == [1.0, 2.0, 3.0]
-    assert arrays.library(attnref.softmax(torch.zeros(2), backend="aaa")) == "torch"
+    assert "array_api_strict" == arrays.library(strict)
+    assert [1.0, 2.0, 3.0] == np.from_dlpack(strict).tolist()
+    assert "torch" == arrays.library(attnref.softmax(torch.zeros(2), backend="aaa"))
 
 
 def test_gradients_cross_too(installed: dict[str, Any]) -> None:
     """Everything that a backward is given crosses, and its gradients come back (H3)."""
     put(installed, Fake("torch", "torch"))
     dx = attnref.softmax_backward(np.zeros(2), np.ones(2), backend="torch")
-    assert dx.tolist() == [2.0, 2.0]
+    assert [2.0, 2.0] == dx.tolist()
     assert isinstance(dx, np.ndarray)
     kinds = [arrays.library(x) for x in installed["torch"].given]
-    assert kinds == ["torch", "torch", None, "torch", None]
+    assert ["torch", "torch", None, "torch", None] == kinds
 
 
 def test_nothing_moves_between_devices(installed: dict[str, Any]) -> None:
@@ -255,12 +255,12 @@ def test_nothing_moves_between_devices(installed: dict[str, Any]) -> None:
     put(installed, Fake("numpy"))
     with pytest.raises(attnref.UnsupportedError) as caught:
         attnref.softmax(torch.zeros(2, device="meta"), backend="numpy")
-    assert str(caught.value) == (
+    assert (
         "backend 'numpy' cannot run this call.\n"
         "  softmax: x float32 (2,) meta\n"
         "  numpy  takes numpy arrays, which cannot be on meta; nothing is moved "
         "between devices unasked"
-    )
+    ) == str(caught.value)
 
 
 def test_another_library_is_a_reason_with_a_remedy(installed: dict[str, Any]) -> None:
@@ -269,13 +269,13 @@ def test_another_library_is_a_reason_with_a_remedy(installed: dict[str, Any]) ->
     with pytest.raises(attnref.UnsupportedError) as caught:
         attnref.softmax(torch.zeros(2))
     said = {name: str(r[0]) for name, r in caught.value.reasons.items()}
-    assert said == {
+    assert {
         "triton": "takes mlx arrays, and these are torch arrays; call it with mlx arrays",
         "cupy": "takes cupy arrays, and these are torch arrays; call it with cupy.from_dlpack(x)",
         "torch": "not installed: pip install attnref[torch]",
         "numpy": "takes numpy arrays, and these are torch arrays; call it with "
         'np.asarray(x), or attention(..., backend="reference")',
-    }
+    } == said
 
 
 def test_an_explanation_lists_every_answer(installed: dict[str, Any]) -> None:
@@ -288,8 +288,8 @@ def test_an_explanation_lists_every_answer(installed: dict[str, Any]) -> None:
         Fake("reference", "any"),
     )
     told = attnref.explain(attnref.softmax, Q)
-    assert told.runs == "torch"
-    assert str(told) == (
+    assert "torch" == told.runs
+    assert (
         "softmax: x float32 (1, 1, 3, 2) cpu\n"
         "  triton     not installed: pip install attnref[triton]\n"
         "  cupy       not installed: pip install attnref[cupy]\n"
@@ -298,23 +298,23 @@ def test_an_explanation_lists_every_answer(installed: dict[str, Any]) -> None:
         "  reference  could run\n"
         "  zeta       D = 2 exceeds 1\n"
         "             needs another machine"
-    )
+    ) == str(told)
     assert not any(b.given for b in installed.values())
 
 
 def test_an_explanation_of_a_named_backend(installed: dict[str, Any]) -> None:
     """The name decides who would run, or that nobody would (H4)."""
     put(installed, Fake("numpy"), Fake("torch", "torch"), Fake("zeta", against=[LARGE]))
-    assert attnref.explain(attnref.softmax, Q, backend="torch").runs == "torch"
+    assert "torch" == attnref.explain(attnref.softmax, Q, backend="torch").runs
     assert attnref.explain(attnref.softmax, Q, backend="zeta").runs is None
     with pytest.raises(attnref.UnknownBackend):
         attnref.explain(attnref.softmax, Q, backend="zetta")
     mine = attnref.explain(attnref.softmax, Q, backend=Fake("mine"))
-    assert mine.runs == "mine"
-    assert mine.reasons["mine"] == ()
+    assert "mine" == mine.runs
+    assert () == mine.reasons["mine"]
     refused = attnref.explain(attnref.softmax, Q, backend=Fake("mine", against=[LARGE]))
     assert refused.runs is None
-    assert refused.reasons["mine"] == (LARGE,)
+    assert (LARGE,) == refused.reasons["mine"]
 
 
 def test_an_explanation_may_find_nobody(installed: dict[str, Any]) -> None:
@@ -325,7 +325,7 @@ def test_an_explanation_may_find_nobody(installed: dict[str, Any]) -> None:
 
 def test_an_empty_explanation_is_its_call() -> None:
     """Without a backend there is nothing to align (H4)."""
-    assert str(dispatch.Explanation("softmax", None, {})) == "softmax"
+    assert "softmax" == str(dispatch.Explanation("softmax", None, {}))
 
 
 def test_a_trace_records_both_directions() -> None:
@@ -337,8 +337,8 @@ def test_a_trace_records_both_directions() -> None:
             attnref.softmax_backward(y, y, backend="reference")
         attnref.softmax(Q, backend="reference")
     attnref.softmax(Q, backend="reference")
-    assert [str(ran) for ran in outer] == ["softmax forward on reference"] * 2
-    assert [str(ran) for ran in inner] == ["softmax backward on reference"]
+    assert ["softmax forward on reference"] * 2 == [str(ran) for ran in outer]
+    assert ["softmax backward on reference"] == [str(ran) for ran in inner]
 
 
 def test_a_trace_ends_with_its_block() -> None:
@@ -346,7 +346,7 @@ def test_a_trace_ends_with_its_block() -> None:
     with pytest.raises(ZeroDivisionError), attnref.trace() as ran:
         _ = 1 / 0
     attnref.softmax(Q, backend="reference")
-    assert ran == []
+    assert [] == ran
 
 
 def test_a_problem_crosses_with_all_of_its_arrays() -> None:

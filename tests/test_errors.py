@@ -21,18 +21,20 @@ def test_an_error_is_attnrefs_and_pythons(kind: type, also: type) -> None:
     """Every error can be caught as attnref's or as what Python calls it."""
     assert issubclass(kind, attnref.AttnrefError)
     assert issubclass(kind, also)
-    assert kind.__module__ == "attnref"
+    assert "attnref" == kind.__module__
 
 
 def test_an_invalid_problem_puts_the_fact_first() -> None:
     """Fact, arrays, where the rule is written, what to do."""
-    error = attnref.InvalidProblem("q is odd.", ["q  float32"], see="there", hint="be even")
-    assert str(error) == "q is odd.\n  q  float32\n  see there\n  hint be even"
+    error = attnref.InvalidProblem(
+        "q is odd.", ["q  float32"], see="there", hint="be even"
+    )
+    assert "q is odd.\n  q  float32\n  see there\n  hint be even" == str(error)
 
 
 def test_an_invalid_problem_may_be_the_fact_alone() -> None:
     """Whatever is missing takes no line."""
-    assert str(attnref.InvalidProblem("q is odd.")) == "q is odd."
+    assert "q is odd." == str(attnref.InvalidProblem("q is odd."))
 
 
 def test_an_unsupported_call_lists_every_reason_of_every_backend() -> None:
@@ -42,14 +44,14 @@ def test_an_unsupported_call_lists_every_reason_of_every_backend() -> None:
         "a": [attnref.Reason("one", "first"), attnref.Reason("two", "second")],
     }
     error = attnref.UnsupportedError("attention: q float16", reasons, hint="do this")
-    assert str(error) == (
+    assert (
         "no backend in the preference order can run this call.\n"
         "  attention: q float16\n"
         "  triton  D = 300 exceeds 256\n"
         "  a       first\n"
         "          second\n"
         "  hint    do this"
-    )
+    ) == str(error)
     assert {n: tuple(r) for n, r in reasons.items()} == error.reasons
 
 
@@ -57,39 +59,40 @@ def test_a_named_backend_that_cannot_run_a_call_is_named() -> None:
     """With a requested backend the first line says whose fault it is."""
     reasons = {"x": [attnref.Reason("one", "first")]}
     error = attnref.UnsupportedError("softmax", reasons, requested="x")
-    assert str(error) == "backend 'x' cannot run this call.\n  softmax\n  x     first"
+    assert "backend 'x' cannot run this call.\n  softmax\n  x     first" == str(error)
 
 
 def test_an_unknown_argument_suggests_and_lists() -> None:
     """The nearest words come first, all of them after."""
     error = attnref.UnknownArgument("attention", "casual", ["scale", "causal"])
-    assert str(error) == (
-        "attention() has no argument 'casual'. Did you mean 'causal'?\n  arguments  scale, causal"
-    )
+    assert (
+        "attention() has no argument 'casual'. Did you mean "
+        "'causal'?\n  arguments  scale, causal"
+    ) == str(error)
 
 
 def test_an_unknown_backend_suggests_and_lists() -> None:
     """The nearest name, what is installed, and how a backend registers itself."""
     error = attnref.UnknownBackend("tritn", ["numpy", "triton"])
-    assert str(error) == (
+    assert (
         "no backend is called 'tritn'. Did you mean 'triton'?\n"
         "  installed  numpy, triton\n"
         "  hint       a backend registers itself in the entry-point group "
         '"attnref.backends"'
-    )
+    ) == str(error)
 
 
 def test_a_backend_that_cannot_be_loaded_says_why() -> None:
     """The cause is part of the message."""
     error = attnref.BackendLoadError("x", "ImportError: no y")
-    assert str(error) == "backend 'x' cannot be loaded: ImportError: no y"
+    assert "backend 'x' cannot be loaded: ImportError: no y" == str(error)
 
 
 def test_a_reason_reads_as_its_sentence() -> None:
     """Code, field and limit are for programs."""
     reason = attnref.Reason("head-size", "D = 300 exceeds 256", "q", 256)
-    assert str(reason) == "D = 300 exceeds 256"
-    assert (reason.code, reason.field, reason.limit) == ("head-size", "q", 256)
+    assert "D = 300 exceeds 256" == str(reason)
+    assert ("head-size", "q", 256) == (reason.code, reason.field, reason.limit)
 
 
 @pytest.mark.parametrize(

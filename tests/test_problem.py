@@ -26,8 +26,8 @@ def test_a_problem_cannot_be_changed() -> None:
 
 def test_a_problem_knows_its_letters() -> None:
     """Sizes carry the notation's letters (A1)."""
-    assert normalize.attention(Q, K, V).sizes == (2, 4, 2, 3, 6, 5, 7)
-    assert normalize.attention(Q, K, V).sizes._fields == (
+    assert (2, 4, 2, 3, 6, 5, 7) == normalize.attention(Q, K, V).sizes
+    assert (
         "B",
         "Hq",
         "Hkv",
@@ -35,7 +35,7 @@ def test_a_problem_knows_its_letters() -> None:
         "Sk",
         "D",
         "Dv",
-    )
+    ) == normalize.attention(Q, K, V).sizes._fields
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,10 @@ def test_features_are_what_a_call_asks_for(make: Any, expected: set[str]) -> Non
 def test_a_call_is_described_in_one_line() -> None:
     """Operation, main array, device, then what it asks for."""
     problem = normalize.attention(Q, K, V, causal=True, q_offset=1)
-    assert str(problem) == "attention: q float16 (2, 4, 3, 5) cpu, grouped heads, window"
-    assert str(normalize.softmax(Q)) == "softmax: x float16 (2, 4, 3, 5) cpu"
+    assert "attention: q float16 (2, 4, 3, 5) cpu, grouped heads, window" == str(
+        problem
+    )
+    assert "softmax: x float16 (2, 4, 3, 5) cpu" == str(normalize.softmax(Q))
 
 
 def test_gradients_are_noted_when_torch_asks() -> None:

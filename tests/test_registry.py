@@ -34,7 +34,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
     ]
 
     def entry_points(*, group: str) -> list[EntryPoint]:
-        assert group == "attnref.backends"
+        assert "attnref.backends" == group
         return points
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
@@ -52,7 +52,7 @@ def test_the_reference_is_registered_like_any_other() -> None:
 @pytest.mark.usefixtures("installed")
 def test_names_are_in_alphabetical_order() -> None:
     """Names are listed without loading anything."""
-    assert attnref.backends() == ("broken", "wrong", "zeta")
+    assert ("broken", "wrong", "zeta") == attnref.backends()
 
 
 @pytest.mark.usefixtures("installed")
@@ -81,10 +81,10 @@ def test_what_is_not_a_backend_is_not_loaded() -> None:
     """An entry point that names something else is told so."""
     with pytest.raises(attnref.BackendLoadError) as caught:
         registry.load("wrong")
-    assert str(caught.value) == (
+    assert (
         "backend 'wrong' cannot be loaded: attnref.reference:wide is not a backend; "
         "see attnref.backend"
-    )
+    ) == str(caught.value)
 
 
 @pytest.mark.usefixtures("installed")
@@ -93,12 +93,12 @@ def test_an_unknown_name_suggests_a_near_one(ask: Any) -> None:
     """Nobody registered it: the nearest name and the list (H1)."""
     with pytest.raises(attnref.UnknownBackend) as caught:
         ask("zetta")
-    assert str(caught.value) == (
+    assert (
         "no backend is called 'zetta'. Did you mean 'zeta'?\n"
         "  installed  broken, wrong, zeta\n"
         "  hint       a backend registers itself in the entry-point group "
         '"attnref.backends"'
-    )
+    ) == str(caught.value)
 
 
 @pytest.mark.parametrize("first", ["ours", "theirs"])

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Any, ParamSpec, TypeVar, get_args
+from typing import Any, ParamSpec, TypeVar, cast, get_args
 
 from attnref import dispatch
 from attnref.backend import Backend
@@ -40,7 +40,7 @@ def public(describe: Callable[..., Problem]) -> Callable[[Callable[P, R]], Calla
             if torch is not None and torch.compiler.is_compiling():
                 from attnref import compiled  # noqa: PLC0415  # loads torch
 
-                return compiled.call(name, args, options)  # type: ignore[return-value]
+                return cast(R, compiled.call(name, args, options))
             return function(*args, **options)
 
         call.__signature__ = shown  # type: ignore[attr-defined]

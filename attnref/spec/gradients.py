@@ -104,6 +104,7 @@ def dense_backward(
 
     $$dv = P^\top \mathrm{dout}, \qquad
     dS = P\, (\mathrm{dout}\, v^\top - \delta + \mathrm{dlse})$$
+
     $$dA = dS\, (1 - (c / \kappa)^2), \qquad
     dq = \tau\, dA\, k, \qquad dk = \tau\, dA^\top q$$
 
@@ -139,8 +140,9 @@ def sink_gradient(
 
     A sink's value is zero, so it appears in no product with `dout` (D4).
     """
-    weight = np.where(sink == -np.inf, 0.0, np.exp(sink - np.where(np.isinf(lse), 0.0, lse)))
-    return np.where(weight > 0, weight * (dlse - delta), 0.0).sum(axis=(0, 2))
+    live = lse != -np.inf
+    weight = np.where(live, np.exp(sink - np.where(live, lse, 0.0)), 0.0)
+    return np.where(live, weight * (dlse - delta), 0.0).sum(axis=(0, 2))
 
 
 def attention_backward(

@@ -46,6 +46,7 @@ class NumpyBackend:
 
     name = "numpy"
     library = "numpy"
+    masked_nonfinite = True
 
     def available(self) -> Sequence[Reason]:
         """Return nothing: the core itself needs NumPy."""

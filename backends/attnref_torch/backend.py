@@ -40,6 +40,7 @@ class TorchBackend:
     name = "torch"
     library = "torch"
     profile = "half-weights"
+    masked_nonfinite = True
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device

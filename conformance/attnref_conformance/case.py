@@ -93,7 +93,8 @@ class Case:
         dlse: The backward is also given a gradient of the log-sum-exp.
         merged: The backward is given `out` and `lse` of a larger, merged problem.
         quick: Part of the quick profile.
-        quality: A finding is a matter of quality and not of conformance.
+        promised: The attribute by which a backend promises what this case judges; a
+            finding on a backend without it is a matter of quality.
     """
 
     name: str
@@ -104,7 +105,7 @@ class Case:
     dlse: bool = True
     merged: bool = False
     quick: bool = True
-    quality: bool = False
+    promised: str | None = None
 
     @property
     def clause(self) -> str:

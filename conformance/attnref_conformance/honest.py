@@ -57,6 +57,7 @@ class Tiled:
     """
 
     library = "numpy"
+    masked_nonfinite = True
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """What a case can end as, and what is kept of it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -69,5 +69,8 @@ class Outcome:
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the JSON report keeps."""
-        return asdict(self)
+        """Return what the JSON report keeps: what is said, without defaults."""
+        said = asdict(self)
+        blank = {f.name: f.default for f in fields(self)}
+        kept = {n: x for n, x in said.items() if x != blank[n]}
+        return {n: float(f"{x:.3g}") if isinstance(x, float) else x for n, x in kept.items()}

@@ -1,5 +1,6 @@
 """Which trials make up a run, and the run itself."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -61,12 +62,16 @@ class Selection:
 def resolve(name: str) -> Backend:
     """Find a backend by its registered name, or as `module:object`.
 
+    Modules of the current directory are found like installed ones.
+
     Raises:
         AttnrefError: The name is not registered, cannot be loaded, or is no backend.
     """
     module, colon, attribute = name.partition(":")
     if not colon:
         return registry.load(name)
+    if "" not in sys.path:
+        sys.path.insert(0, "")
     try:
         backend = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:

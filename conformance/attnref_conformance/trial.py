@@ -116,7 +116,9 @@ class _Judgement:
         try:
             return self._judge(about)
         except Finding as finding:
-            status = Status.QUALITY if self.trial.case.quality else finding.status
+            promised = self.trial.case.promised
+            kept = promised is None or getattr(self.backend, promised, False)
+            status = finding.status if kept else Status.QUALITY
             return replace(about, status=status, message=str(finding))
         except Exception as error:  # noqa: BLE001  # whatever it is, the run goes on
             message = f"the judge failed: {type(error).__name__}: {error}"

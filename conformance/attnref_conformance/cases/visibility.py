@@ -120,7 +120,7 @@ CASES = (
     # C6: what is not finite.
     attention("C6-nan-in-a-query", q=_with("B Hq Sq D", (0, 1, 3, 2), np.nan), parts=_FORWARD),
     attention("C6-nan-in-a-visible-key", k=_with("B Hkv Sk D", (0, 1, 20), np.nan),
-              options={"causal": True}, parts=_FORWARD, quality=True),  # fmt: skip
+              options={"causal": True}, parts=_FORWARD, promised="masked_nonfinite"),  # fmt: skip
     attention("C6-infinity-in-a-visible-value", v=_with("B Hkv Sk Dv", (1, 0, 0, 3), np.inf),
               parts=_FORWARD),  # fmt: skip
     attention("C6-infinite-score", q=_with("B Hq Sq D", (0, 0, 2, 0), np.inf), parts=_FORWARD),
@@ -129,5 +129,5 @@ CASES = (
     attention("C6-nan-in-an-invisible-key", k=_with("B Hkv Sk D", (0, 0, 9), np.nan),
               v=_with("B Hkv Sk Dv", (1, 1, 9), np.nan),
               given={"mask": lambda d: np.arange(d.sizes["Sk"]) != 9},  # noqa: PLR2004
-              parts=_FORWARD, quality=True),  # fmt: skip
+              parts=_FORWARD, promised="masked_nonfinite"),  # fmt: skip
 )

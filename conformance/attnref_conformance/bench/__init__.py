@@ -1,0 +1,1 @@
+"""First benchmarks: `attnref bench NAME`, or `pytest --pyargs attnref_conformance.bench`."""
