@@ -8,6 +8,7 @@ here imports a library before one of its arrays, or a backend that needs it, tur
 
 import sys
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,18 @@ import numpy as np
 Array = Any
 """An array of any library."""
 
-_DEVICES = {1: "cpu", 2: "cuda", 3: "cpu", 4: "opencl", 7: "vulkan", 8: "metal",
-            10: "rocm", 11: "cpu", 13: "cuda", 14: "oneapi"}  # fmt: skip
+_DEVICES = {
+    1: "cpu",
+    2: "cuda",
+    3: "cpu",
+    4: "opencl",
+    7: "vulkan",
+    8: "metal",
+    10: "rocm",
+    11: "cpu",
+    13: "cuda",
+    14: "oneapi",
+}
 
 
 class _Library:
@@ -168,7 +179,7 @@ def memory_order(x: Array) -> tuple[int, ...]:
         return plain
     order = tuple(sorted(plain, key=lambda a: (-strides[a], a)))
     long = [a for a in order if x.shape[a] > 1]
-    for outer, inner in zip(long, long[1:], strict=False):
+    for outer, inner in pairwise(long):
         if strides[outer] != strides[inner] * x.shape[inner]:
             return plain
     if long and strides[long[-1]] != _unit(x):

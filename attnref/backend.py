@@ -62,9 +62,7 @@ class Backend(Protocol):
         """Read an array of this backend; used by the judge only."""
 
 
-def not_understood(
-    problem: Problem, understood: Mapping[str, AbstractSet[str]]
-) -> list[Reason]:
+def not_understood(problem: Problem, understood: Mapping[str, AbstractSet[str]]) -> list[Reason]:
     """List what a call asks for and a backend has never heard of.
 
     Args:
@@ -96,6 +94,4 @@ def refuse(backend: Backend, problem: Problem) -> None:
     """
     reasons = backend.unsupported(problem)
     if reasons:
-        raise UnsupportedError(
-            str(problem), {backend.name: reasons}, requested=backend.name
-        )
+        raise UnsupportedError(str(problem), {backend.name: reasons}, requested=backend.name)

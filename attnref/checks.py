@@ -8,6 +8,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from numbers import Real
 from typing import Any, NoReturn
 
@@ -78,9 +79,7 @@ class Call:
             for x in [self.given[n]]
         ]
         width = [max((len(r[c]) for r in rows), default=0) for c in range(3)]
-        return [
-            "  ".join([*(r[c].ljust(width[c]) for c in range(3)), r[3]]) for r in rows
-        ]
+        return ["  ".join([*(r[c].ljust(width[c]) for c in range(3)), r[3]]) for r in rows]
 
     def wrong(self, fact: str, *names: str, clause: str, hint: str = "") -> NoReturn:
         """Raise: the fact, the arrays concerned, where the rule is, what to do."""
@@ -238,7 +237,7 @@ class Call:
         steps = values.tolist()
         if steps[0] != 0:
             self.wrong(f"{name} starts at {steps[0]}, not at 0.", name, clause="F1")
-        for n, (a, b) in enumerate(zip(steps, steps[1:], strict=False)):
+        for n, (a, b) in enumerate(pairwise(steps)):
             if b < a:
                 self.wrong(f"{name} falls from {a} to {b} at {n + 1}.", name, clause="F1")
         if steps[-1] > last:
@@ -254,7 +253,7 @@ class Call:
     ) -> float:
         """A finite real number, optionally positive; `off` says what else is legal."""
         x = math.nan
-        if isinstance(value, Real) and not isinstance(value, bool):
+        if not isinstance(value, bool) and isinstance(value, Real):
             with suppress(OverflowError):
                 x = float(value)
         if not math.isfinite(x) or (positive and x <= 0):
@@ -262,9 +261,7 @@ class Call:
             self.wrong(f"{name} is {value!r}; it must be {what}{off}.", clause=clause)
         return x
 
-    def whole(
-        self, name: str, value: object, clause: str, *, least: int, hint: str = ""
-    ) -> int:
+    def whole(self, name: str, value: object, clause: str, *, least: int, hint: str = "") -> int:
         """An integer of at least `least`."""
         try:
             n = operator.index(value)  # type: ignore[arg-type]
@@ -291,7 +288,5 @@ class Call:
     def flag(self, name: str, value: Any, clause: str) -> bool:
         """A bool, not something truthy."""
         if not isinstance(value, bool | np.bool_):
-            self.wrong(
-                f"{name} is {value!r}; it must be True or False.", clause=clause
-            )
+            self.wrong(f"{name} is {value!r}; it must be True or False.", clause=clause)
         return bool(value)

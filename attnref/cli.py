@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_arguments(conform)
         conform.set_defaults(run=command.main)
     else:
-        conform.add_argument("words", nargs="*")
+        conform.add_argument("words", nargs=argparse.REMAINDER)
         conform.set_defaults(run=_conformance_missing)
     bench = commands.add_parser("bench", help="time a backend on the standard workloads")
     bench.add_argument("backend", help="a registered name, or module:object")
@@ -176,8 +176,13 @@ def _add_call(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="for torch, e.g. cuda")
     parser.add_argument("--backend", help="as the call would name it")
     parser.add_argument("--causal", action="store_true", default=None)
-    parser.add_argument("--window", type=_bound, nargs="+", metavar="N",
-                        help="left and right, or one per axis; none is unbounded")  # fmt: skip
+    parser.add_argument(
+        "--window",
+        type=_bound,
+        nargs="+",
+        metavar="N",
+        help="left and right, or one per axis; none is unbounded",
+    )
     parser.add_argument("--shift", type=int, nargs="+", metavar="N", help="one per axis")
     parser.add_argument("--q-offset", type=_offset, metavar="AT", help="start, end or an integer")
     parser.add_argument("--softcap", type=float)
@@ -185,6 +190,8 @@ def _add_call(parser: argparse.ArgumentParser) -> None:
 
 def _explain(arguments: argparse.Namespace) -> int:
     """Print what every backend answers to a described call; nothing is allocated or run."""
+    if arguments.function == "window_attention" and not arguments.window:
+        raise AttnrefError("window_attention needs --window, e.g. --window 7")
     k = arguments.k or arguments.q
     shapes = {"q": arguments.q, "k": k, "v": arguments.v or k}
     given = [_hollow(arguments, shape, arguments.dtype) for shape in shapes.values()]

@@ -21,8 +21,23 @@ import attnref
 from attnref import arrays, dispatch
 from attnref.problem import Problem, Result, split_qkv
 
-DIFFERENTIABLE = frozenset({"q", "k", "v", "qkv", "bias", "sinks", "scale", "x", "table",
-                            "out_a", "lse_a", "out_b", "lse_b"})  # fmt: skip
+DIFFERENTIABLE = frozenset(
+    {
+        "q",
+        "k",
+        "v",
+        "qkv",
+        "bias",
+        "sinks",
+        "scale",
+        "x",
+        "table",
+        "out_a",
+        "lse_a",
+        "out_b",
+        "lse_b",
+    }
+)
 """Every input that has a gradient in some function."""
 
 _PAIR = ("merge", "with_lse")
@@ -45,7 +60,7 @@ def call(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     real: list[float] = []
     given = [_written(x, tensors, whole, real) for x in args]
     named = {n: _written(x, tensors, whole, real) for n, x in options.items()}
-    gradients = torch.is_grad_enabled() and any([x.requires_grad for x in tensors])
+    gradients = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     text = repr((name, gradients, tuple(given), tuple(named.items())))
     results = torch.ops.attnref.forward(text, tensors, whole, real)
     if name.endswith(_PAIR):
@@ -96,15 +111,16 @@ class _Made:
         self.name, self.gradients, given, named = literal_eval(text)
         self._function = getattr(attnref, self.name)
         parameters = self._function.__signature__.parameters.values()
-        positional = [
-            p.name for p in parameters if p.kind is not Parameter.KEYWORD_ONLY
-        ]
+        positional = [p.name for p in parameters if p.kind is not Parameter.KEYWORD_ONLY]
         self._given = given
         self._named = dict(named)
         everything = {**dict(zip(positional, given, strict=True)), **self._named}
         self.values = {n: self._read(x) for n, x in everything.items()}
-        self.places = {n: at for n, (kind, at) in everything.items()
-                       if kind == "tensor" and n in DIFFERENTIABLE}  # fmt: skip
+        self.places = {
+            n: at
+            for n, (kind, at) in everything.items()
+            if kind == "tensor" and n in DIFFERENTIABLE
+        }
 
     def _read(self, written: tuple[str, Any]) -> Any:
         kind, x = written
@@ -132,9 +148,7 @@ class _Made:
 _CALL = "str call, Tensor[] tensors, SymInt[] whole, float[] real"
 
 
-@torch.library.custom_op(
-    "attnref::forward", mutates_args=(), schema=f"({_CALL}) -> Tensor[]"
-)
+@torch.library.custom_op("attnref::forward", mutates_args=(), schema=f"({_CALL}) -> Tensor[]")
 def forward(
     call: str, tensors: list[torch.Tensor], whole: list[int], real: list[float]
 ) -> list[torch.Tensor]:
@@ -181,7 +195,7 @@ def _forward_shapes(
     if "qkv" in given:
         given = split_qkv(main)
         main = given["q"]
-    last = (given["v"] if "v" in given else main).shape[-1]
+    last = given.get("v", main).shape[-1]
     out = _empty((*main.shape[:-1], last), main)
     if made.results == 1:
         return [out]
@@ -228,9 +242,7 @@ def _differentiate(ctx: Any, cotangents: list[torch.Tensor | None]) -> tuple[Any
     dout, dlse = (*cotangents, None)[:2]
     if dout is None:
         dout = torch.zeros_like(results[0])
-    said = torch.ops.attnref.backward(
-        ctx.text, tensors, ctx.whole, ctx.real, results, dout, dlse
-    )
+    said = torch.ops.attnref.backward(ctx.text, tensors, ctx.whole, ctx.real, results, dout, dlse)
     totals: list[torch.Tensor | None] = [None] * ctx.count
     for at, gradient in zip(made.places.values(), said, strict=True):
         known = totals[at]

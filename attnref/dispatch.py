@@ -62,7 +62,7 @@ class Chosen:
     def forward(self, problem: Problem) -> Result:
         """Run the problem, differentiably where its arrays ask for it."""
         if problem.with_gradients:
-            from attnref import autograd  # noqa: PLC0415  # loads torch
+            from attnref import autograd  # loads torch
 
             return autograd.forward(self, problem)
         return self.forward_only(problem)
@@ -81,9 +81,7 @@ class Chosen:
             x if x is None or self.library is None else arrays.cross(x, self.library)
             for x in (*result, dout, dlse)
         )
-        gradients = self.backend.backward(
-            self._theirs(problem), Result(out, lse), dout_, dlse_
-        )
+        gradients = self.backend.backward(self._theirs(problem), Result(out, lse), dout_, dlse_)
         self._record(problem, "backward")
         return type(gradients)(*self._ours(gradients, problem))
 
@@ -152,11 +150,21 @@ def against(backend: Backend, problem: Problem, *, named: bool) -> Sequence[Reas
     ours, theirs = problem.library, backend.library
     if theirs not in ("any", ours):
         if not named:
-            return [Reason("library", f"takes {theirs} arrays, and these are {ours} arrays; "
-                           f"call it with {_HINTS.get(theirs, f'{theirs} arrays')}")]  # fmt: skip
+            return [
+                Reason(
+                    "library",
+                    f"takes {theirs} arrays, and these are {ours} arrays; "
+                    f"call it with {_HINTS.get(theirs, f'{theirs} arrays')}",
+                )
+            ]
         if not arrays.crosses(ours, theirs, problem.device):
-            return [Reason("device", f"takes {theirs} arrays, which cannot be on "
-                           f"{problem.device}; nothing is moved between devices unasked")]  # fmt: skip
+            return [
+                Reason(
+                    "device",
+                    f"takes {theirs} arrays, which cannot be on "
+                    f"{problem.device}; nothing is moved between devices unasked",
+                )
+            ]
     unavailable = backend.available()
     if unavailable:
         return unavailable

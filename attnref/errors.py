@@ -58,7 +58,7 @@ class UnknownBackend(AttnrefError, LookupError):  # noqa: N818
         super().__init__(
             f"no backend is called {name!r}.{did_you_mean(name, known)}\n"
             f"  installed  {', '.join(known)}\n"
-            '  hint       a backend registers itself in the entry-point group '
+            "  hint       a backend registers itself in the entry-point group "
             '"attnref.backends"'
         )
 
@@ -69,6 +69,7 @@ class BackendLoadError(AttnrefError, ImportError):
     __module__ = "attnref"
 
     def __init__(self, name: str, cause: str) -> None:
+        self.cause = cause
         super().__init__(f"backend {name!r} cannot be loaded: {cause}")
 
 

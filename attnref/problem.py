@@ -2,8 +2,7 @@
 
 Raw arguments end in `attnref.normalize`. What comes out is a problem: every default is
 resolved, every array checked, every derived fact a property, so that no backend works
-out a default again. Results and gradients are named tuples; an entry is `None` where
-the call had no such input.
+out a default again. What comes back is in `attnref.results`, and found here too.
 """
 
 from collections.abc import Mapping
@@ -12,75 +11,39 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from attnref import arrays
 from attnref.arrays import Array
+from attnref.results import (
+    AttentionGradients,
+    Gradients,
+    MergeGradients,
+    Result,
+    SoftmaxGradients,
+    TableGradients,
+    WindowGradients,
+)
+
+__all__ = [
+    "AnyProblem",
+    "AttentionGradients",
+    "AttentionProblem",
+    "Gradients",
+    "MergeGradients",
+    "MergeProblem",
+    "Problem",
+    "Result",
+    "Sizes",
+    "SoftmaxGradients",
+    "SoftmaxProblem",
+    "TableGradients",
+    "TableProblem",
+    "VarlenProblem",
+    "Window",
+    "WindowGradients",
+    "WindowProblem",
+    "split_qkv",
+]
 
 Window = tuple[int | None, int | None]
 """How many keys to the left and to the right a query sees; `None` is unbounded."""
-
-
-class Result(NamedTuple):
-    """What a forward pass returns.
-
-    Attributes:
-        out: The weighted values, in q's shape with v's last axis and in q's dtype. For
-            `softmax` the weights, for `relative_position_bias` the bias.
-        lse: The natural log-sum-exp of every row, float32 (float64 for float64);
-            `None` for operations that have none, and allowed to be `None` where the
-            problem says `with_lse=False`.
-    """
-
-    out: Array
-    lse: Array | None = None
-
-
-class AttentionGradients(NamedTuple):
-    """Gradients of `attention` and `attention_varlen`."""
-
-    dq: Array
-    dk: Array
-    dv: Array
-    dbias: Array | None = None
-    dsinks: Array | None = None
-
-
-class WindowGradients(NamedTuple):
-    """Gradients of `window_attention`; of a packed projection, one packed array."""
-
-    dq: Array | None
-    dk: Array | None
-    dv: Array | None
-    dbias: Array | None = None
-    dscale: Array | None = None
-    dqkv: Array | None = None
-
-
-class SoftmaxGradients(NamedTuple):
-    """Gradient of `softmax`."""
-
-    dx: Array
-
-
-class MergeGradients(NamedTuple):
-    """Gradients of `merge`."""
-
-    dout_a: Array
-    dlse_a: Array
-    dout_b: Array
-    dlse_b: Array
-
-
-class TableGradients(NamedTuple):
-    """Gradient of `relative_position_bias`."""
-
-    dtable: Array
-
-
-Gradients = (
-    AttentionGradients
-    | WindowGradients
-    | SoftmaxGradients
-    | MergeGradients
-    | TableGradients
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

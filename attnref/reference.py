@@ -32,10 +32,21 @@ from attnref.problem import (
 )
 from attnref.spec import attention, gradients, packed, softmax, windows
 
-
 _ROWS = frozenset({"gradients", "grouped heads", "q_offset", "sinks", "softcap", "window"})
-_MAPS = frozenset({"1-D", "2-D", "3-D", "bias", "gradients", "key_mask", "qkv",
-                   "scale per head", "shift", "wrap_bias"})  # fmt: skip
+_MAPS = frozenset(
+    {
+        "1-D",
+        "2-D",
+        "3-D",
+        "bias",
+        "gradients",
+        "key_mask",
+        "qkv",
+        "scale per head",
+        "shift",
+        "wrap_bias",
+    }
+)
 UNDERSTOOD = {
     "attention": _ROWS | {"bias", "kv_lens", "mask", "q_lens"},
     "attention_varlen": _ROWS,
@@ -77,9 +88,10 @@ class Reference:
         self, problem: AnyProblem, result: Result, dout: Array, dlse: Array | None = None
     ) -> Gradients:
         """Compute in float64 and round once."""
-        values = [None if x is None else wide(x) for x in (*result, dout, dlse)]
+        given = Result(*(None if x is None else wide(x) for x in result))
+        above = None if dlse is None else wide(dlse)
         with np.errstate(all="ignore"):
-            exact = exact_backward(problem, Result(*values[:2]), *values[2:])
+            exact = exact_backward(problem, given, wide(dout), above)
         inputs = {f"d{name}": getattr(problem, name) for name in problem.differentiable}
         done = {
             name: None if x is None else rounded(x, arrays.dtype_name(inputs[name]), inputs[name])
@@ -155,17 +167,25 @@ def exact_forward(problem: AnyProblem) -> Result:
     """Run the specification in float64, without rounding anything."""
     match problem:
         case AttentionProblem(q=q, k=k, v=v):
-            return Result(*attention.attention(wide(q), wide(k), wide(v),
-                                               **_attention_options(problem)))  # fmt: skip
+            return Result(
+                *attention.attention(wide(q), wide(k), wide(v), **_attention_options(problem))
+            )
         case VarlenProblem(q=q, k=k, v=v, cu_q=cu_q, cu_k=cu_k):
-            return Result(*packed.attention_varlen(*map(wide, (q, k, v, cu_q, cu_k)),
-                                                   **_varlen_options(problem)))  # fmt: skip
+            return Result(
+                *packed.attention_varlen(
+                    *map(wide, (q, k, v, cu_q, cu_k)), **_varlen_options(problem)
+                )
+            )
         case WindowProblem(q=q, k=k, v=v):
-            return Result(*windows.window_attention(wide(q), wide(k), wide(v),
-                                                    **_window_options(problem)))  # fmt: skip
+            return Result(
+                *windows.window_attention(wide(q), wide(k), wide(v), **_window_options(problem))
+            )
         case MergeProblem(out_a=out_a, lse_a=lse_a, out_b=out_b, lse_b=lse_b):
-            return Result(*softmax.merge_rows(softmax.Rows(wide(out_a), wide(lse_a)),
-                                              softmax.Rows(wide(out_b), wide(lse_b))))  # fmt: skip
+            return Result(
+                *softmax.merge_rows(
+                    softmax.Rows(wide(out_a), wide(lse_a)), softmax.Rows(wide(out_b), wide(lse_b))
+                )
+            )
         case SoftmaxProblem(x=x, axis=axis, tile=tile):
             return Result(softmax.softmax(wide(x), axis, tile))
         case TableProblem(table=table, window=window):
@@ -181,16 +201,30 @@ def exact_backward(
     dlse = np.zeros(1) if lse is None else np.zeros(lse.shape) if dlse is None else dlse
     match problem:
         case AttentionProblem(q=q, k=k, v=v):
-            return AttentionGradients(*gradients.attention_backward(
-                dout, dlse, wide(q), wide(k), wide(v), out, lse,
-                **_attention_options(problem)))  # fmt: skip
+            return AttentionGradients(
+                *gradients.attention_backward(
+                    dout, dlse, wide(q), wide(k), wide(v), out, lse, **_attention_options(problem)
+                )
+            )
         case VarlenProblem(q=q, k=k, v=v, cu_q=cu_q, cu_k=cu_k):
-            return AttentionGradients(*packed.attention_varlen_backward(
-                dout, dlse, wide(q), wide(k), wide(v), out, lse, wide(cu_q), wide(cu_k),
-                **_varlen_options(problem)))  # fmt: skip
+            return AttentionGradients(
+                *packed.attention_varlen_backward(
+                    dout,
+                    dlse,
+                    wide(q),
+                    wide(k),
+                    wide(v),
+                    out,
+                    lse,
+                    wide(cu_q),
+                    wide(cu_k),
+                    **_varlen_options(problem),
+                )
+            )
         case WindowProblem(q=q, k=k, v=v):
             g = windows.window_attention_backward(
-                dout, dlse, wide(q), wide(k), wide(v), out, lse, **_window_options(problem))
+                dout, dlse, wide(q), wide(k), wide(v), out, lse, **_window_options(problem)
+            )
             dscale = g.dscale if problem.scale_per_head else None
             if problem.qkv is None:
                 return WindowGradients(g.dq, g.dk, g.dv, g.dbias, dscale)

@@ -12,9 +12,7 @@ import attnref
 from attnref.options import AttentionOptions, VarlenOptions, WindowOptions
 
 Q = np.zeros((1, 1, 3, 2))
-FUNCTIONS = [
-    name for name in attnref.__all__ if hasattr(getattr(attnref, name), "describe")
-]
+FUNCTIONS = [name for name in attnref.__all__ if hasattr(getattr(attnref, name), "describe")]
 ROWS = "(q, k, v, *, {})"
 BACK = "(dout, q, k, v, out, lse, *, dlse=None, {})"
 ATTENTION = (
@@ -44,9 +42,7 @@ SIGNATURES = {
     "softmax": "(x, *, axis=-1, tile=None, backend=None)",
     "softmax_backward": "(dy, y, *, axis=-1, backend=None)",
     "merge": "(out_a, lse_a, out_b, lse_b, *, backend=None)",
-    "merge_backward": (
-        "(dout, dlse, out_a, lse_a, out_b, lse_b, out, lse, *, backend=None)"
-    ),
+    "merge_backward": ("(dout, dlse, out_a, lse_a, out_b, lse_b, out, lse, *, backend=None)"),
 }
 
 
@@ -93,9 +89,7 @@ def test_help_names_arguments_returns_raises_and_an_example(name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_an_unknown_option_is_refused(name: str) -> None:
     """No option is ever ignored, whatever the function (H2)."""
-    with pytest.raises(
-        attnref.UnknownArgument, match=rf"{name}\(\) has no argument 'layout'"
-    ):
+    with pytest.raises(attnref.UnknownArgument, match=rf"{name}\(\) has no argument 'layout'"):
         getattr(attnref, name)(layout="bshd")
 
 
@@ -143,15 +137,11 @@ def test_arrays_may_be_passed_by_name() -> None:
     ],
     ids=str,
 )
-def test_defaults_mean_what_they_show(
-    options: dict[str, Any], same: dict[str, Any]
-) -> None:
+def test_defaults_mean_what_they_show(options: dict[str, Any], same: dict[str, Any]) -> None:
     """Writing a default out changes nothing."""
     x = np.random.default_rng(0).normal(size=(1, 1, 3, 2))
     expected = attnref.attention(x, x, x, **same, backend="reference")
-    assert np.array_equal(
-        expected, attnref.attention(x, x, x, **options, backend="reference")
-    )
+    assert np.array_equal(expected, attnref.attention(x, x, x, **options, backend="reference"))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -180,9 +170,7 @@ def test_every_public_function_can_be_explained(name: str) -> None:
         "merge": (Q, lse, Q, lse),
         "merge_backward": (Q, lse, Q, lse, Q, lse, Q, lse),
     }
-    options = (
-        {"window": (2,)} if "window" in SIGNATURES[name].split("window=None")[0] else {}
-    )
+    options = {"window": (2,)} if "window" in SIGNATURES[name].split("window=None")[0] else {}
     with attnref.trace() as ran:
         told = attnref.explain(
             getattr(attnref, name),
@@ -203,9 +191,7 @@ def test_an_explanation_needs_a_public_function() -> None:
 
 def test_an_explanation_refuses_unknown_options_too() -> None:
     """The same words as the call itself (H2)."""
-    with pytest.raises(
-        attnref.UnknownArgument, match=r"softmax\(\) has no argument 'axes'"
-    ):
+    with pytest.raises(attnref.UnknownArgument, match=r"softmax\(\) has no argument 'axes'"):
         attnref.explain(attnref.softmax, Q, axes=1)
 
 

@@ -34,9 +34,7 @@ def attend(q: Any, k: Any, v: Any, bias: Any, sinks: Any) -> Any:
 
 def packed(q: Any, k: Any, v: Any, sinks: Any) -> Any:
     """Attend inside two sequences."""
-    return attnref.attention_varlen_with_lse(
-        q, k, v, CU, CU, sinks=sinks, causal=True, **R
-    )
+    return attnref.attention_varlen_with_lse(q, k, v, CU, CU, sinks=sinks, causal=True, **R)
 
 
 def mapped(q: Any, k: Any, v: Any, bias: Any, scale: Any) -> Any:
@@ -57,9 +55,7 @@ def mapped(q: Any, k: Any, v: Any, bias: Any, scale: Any) -> Any:
 
 def projected(qkv: Any, bias: Any, scale: Any) -> Any:
     """Attend inside windows of a packed projection."""
-    return attnref.window_attention_qkv_with_lse(
-        qkv, window=2, bias=bias, scale=scale, **R
-    )
+    return attnref.window_attention_qkv_with_lse(qkv, window=2, bias=bias, scale=scale, **R)
 
 
 CHECKS: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {

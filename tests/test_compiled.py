@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 
 import attnref
-
-torch = pytest.importorskip("torch")
+from attnref import compiled as operators
 
 Function = Callable[..., Any]
 
@@ -37,9 +37,7 @@ def results(function: Function, given: tuple[Any, ...]) -> list[Any]:
 
 def same(function: Function, *given: Any, **how: Any) -> None:
     """Check results, gradients and strides of a compiled function."""
-    compiled = torch.compile(
-        function, fullgraph=True, **{"backend": "aot_eager", **how}
-    )
+    compiled = torch.compile(function, fullgraph=True, **{"backend": "aot_eager", **how})
     expected, actual = results(function, given), results(compiled, given)
     assert [x.stride() for x in expected] == [x.stride() for x in actual]
     torch.testing.assert_close(expected, actual)
@@ -53,9 +51,7 @@ def calls(backend: str | None) -> dict[str, tuple[Function, tuple[Any, ...]]]:
     qkv, table = normal(2, 5, 6, 3, 2, 4), normal(15, 2)
 
     def attention(q: Any, k: Any, v: Any, bias: Any) -> Any:
-        return attnref.attention(
-            q, k, v, causal=True, q_offset="end", bias=bias, backend=backend
-        )
+        return attnref.attention(q, k, v, causal=True, q_offset="end", bias=bias, backend=backend)
 
     def attention_with_lse(q: Any, k: Any, v: Any, sinks: Any, kv_lens: Any) -> Any:
         return attnref.attention_with_lse(
@@ -71,9 +67,7 @@ def calls(backend: str | None) -> dict[str, tuple[Function, tuple[Any, ...]]]:
         return attnref.attention_varlen(x, x, x, cu, cu, causal=True, backend=backend)
 
     def varlen_with_lse(x: Any, cu: Any, sinks: Any) -> Any:
-        return attnref.attention_varlen_with_lse(
-            x, x, x, cu, cu, sinks=sinks, backend=backend
-        )
+        return attnref.attention_varlen_with_lse(x, x, x, cu, cu, sinks=sinks, backend=backend)
 
     def window(x: Any) -> Any:
         return attnref.window_attention(x, x, x, window=2, shift=1, backend=backend)
@@ -161,9 +155,7 @@ def test_fractions_of_dynamic_shapes() -> None:
     def function(q: Any) -> Any:
         return attnref.attention(q, q, q, scale=q.shape[2] ** -0.5, backend="torch")
 
-    compiled = torch.compile(
-        function, fullgraph=True, backend="aot_eager", dynamic=True
-    )
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
     for Sq in (3, 5):
         q = (normal(1, 2, Sq, 4),)
         torch.testing.assert_close(results(compiled, q), results(function, q))
@@ -218,11 +210,69 @@ def test_backward_functions_are_refused() -> None:
         compiled(normal(3))
 
 
+def through_the_operator(name: str, *args: Any, **options: Any) -> Any:
+    """Call what a traced program calls, without tracing."""
+    return operators.call(name, args, {**options, "backend": "reference"})
+
+
+def test_a_gradient_of_lse_alone_reaches_the_inputs() -> None:
+    """The operator's backward does not need a gradient of `out`."""
+    given = (normal(1, 2, 3, 4),) * 3
+    through_the_operator("attention_with_lse", *given).lse.sum().backward()
+    actual = given[0].grad
+    given[0].grad = None
+    attnref.attention_with_lse(*given, backend="reference").lse.sum().backward()
+
+    torch.testing.assert_close(given[0].grad, actual)
+
+
+def test_windows_and_plain_results_pass_through_the_operator() -> None:
+    """Tuples, fractions and functions of one result are written down and read again."""
+    x = normal(1, 4, 4, 2, 3)
+    options = {"window": (2, 2), "shift": (1, 1), "wrap_bias": -1.5, "scale": None}
+    expected = attnref.window_attention(x, x, x, backend="reference", **options)
+
+    torch.testing.assert_close(
+        expected, through_the_operator("window_attention", x, x, x, **options)
+    )
+
+
+def test_a_tensor_given_twice_is_listed_once() -> None:
+    """A third tensor is told from two others, and `cu_k is cu_q` is kept."""
+    x, cu = normal(5, 1, 2), torch.tensor([0, 2, 5])
+    k, v = normal(5, 1, 2), normal(5, 1, 2)
+    expected = attnref.attention_varlen(x, k, v, cu, cu, causal=True, backend="reference")
+    actual = through_the_operator("attention_varlen", x, k, v, cu, cu, causal=True)
+
+    torch.testing.assert_close(expected, actual)
+
+
+def test_second_derivatives_raise() -> None:
+    """A gradient of a gradient is refused, not taken for zero."""
+    x = normal(3)
+    (gradient,) = torch.autograd.grad(
+        through_the_operator("softmax", x).square().sum(), x, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="autograd"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("softmax_backward", 1.0, "softmax_backward cannot be compiled"),
+        ("softmax", object(), "object cannot be an argument"),
+    ],
+)
+def test_what_cannot_be_written_down_raises(name: str, given: Any, message: str) -> None:
+    """A call that is no plain data says so."""
+    with pytest.raises(TypeError, match=message):
+        through_the_operator(name, given)
+
+
 @pytest.mark.parametrize("name", ["attention_with_lse", "window_qkv_with_lse", "merge"])
 def test_operator_check(name: str) -> None:
     """Torch's own checks of a custom operator pass."""
-    from attnref import compiled
-
     function, given = calls("torch")[name]
     seen: list[Any] = []
 
@@ -236,8 +286,8 @@ def test_operator_check(name: str) -> None:
     if name == "window_qkv_with_lse":
         whole = [4]
     tensors = [x.detach().clone().requires_grad_(x.requires_grad) for x in given]
-    torch.library.opcheck(compiled.forward, (text, tensors, list(whole), list(real)))
-    out = [x.detach() for x in compiled.forward(text, tensors, list(whole), list(real))]
+    torch.library.opcheck(operators.forward, (text, tensors, list(whole), list(real)))
+    out = [x.detach() for x in operators.forward(text, tensors, list(whole), list(real))]
     detached = [x.detach() for x in tensors]
     arguments = (text, detached, list(whole), list(real), out, out[0], out[1])
-    torch.library.opcheck(compiled.backward, arguments)
+    torch.library.opcheck(operators.backward, arguments)

@@ -19,15 +19,11 @@ MODULES = [
 def test_examples_run(name: str) -> None:
     """What follows `>>>` prints what stands under it."""
     with np.printoptions(legacy=False):
-        failed, _ = doctest.testmod(
-            importlib.import_module(name), optionflags=doctest.ELLIPSIS
-        )
+        failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert 0 == failed
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in attnref.__all__ if n.islower() and n != "backends"]
-)
+@pytest.mark.parametrize("name", [n for n in attnref.__all__ if n.islower() and n != "backends"])
 def test_every_public_function_has_an_example(name: str) -> None:
     """Nobody has to guess how a function is called."""
     assert ">>> " in getattr(attnref, name).__doc__

@@ -26,9 +26,7 @@ def test_an_error_is_attnrefs_and_pythons(kind: type, also: type) -> None:
 
 def test_an_invalid_problem_puts_the_fact_first() -> None:
     """Fact, arrays, where the rule is written, what to do."""
-    error = attnref.InvalidProblem(
-        "q is odd.", ["q  float32"], see="there", hint="be even"
-    )
+    error = attnref.InvalidProblem("q is odd.", ["q  float32"], see="there", hint="be even")
     assert "q is odd.\n  q  float32\n  see there\n  hint be even" == str(error)
 
 
@@ -66,8 +64,7 @@ def test_an_unknown_argument_suggests_and_lists() -> None:
     """The nearest words come first, all of them after."""
     error = attnref.UnknownArgument("attention", "casual", ["scale", "causal"])
     assert (
-        "attention() has no argument 'casual'. Did you mean "
-        "'causal'?\n  arguments  scale, causal"
+        "attention() has no argument 'casual'. Did you mean 'causal'?\n  arguments  scale, causal"
     ) == str(error)
 
 

@@ -31,18 +31,14 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     "library",
     ["torch", "jax", "cupy", "triton", "ml_dtypes", "rich", "pytest", "hypothesis"],
 )
-def test_the_core_loads_numpy_and_jaxtyping_only(
-    library: str, loaded: set[str]
-) -> None:
+def test_the_core_loads_numpy_and_jaxtyping_only(library: str, loaded: set[str]) -> None:
     """`import attnref` loads no library that a call may not need."""
     assert "numpy" in loaded
     assert library not in loaded
 
 
 @pytest.mark.parametrize("library", ["torch", "ml_dtypes"])
-def test_a_call_on_numpy_arrays_loads_nothing_more(
-    library: str, tmp_path: Path
-) -> None:
+def test_a_call_on_numpy_arrays_loads_nothing_more(library: str, tmp_path: Path) -> None:
     """The reference on float64 needs NumPy alone."""
     call = "import numpy as np, attnref; q = np.zeros((1, 1, 2, 3)); "
     call += 'attnref.attention(q, q, q, backend="reference")'

@@ -296,10 +296,7 @@ CASES: dict[str, Case] = {
     ),
     "causal is None": (
         lambda: attnref.attention(Q, K, V, causal=None),
-        (
-            "causal is None; it must be True or False.\n  see "
-            "attnref.spec.visibility (C2)"
-        ),
+        ("causal is None; it must be True or False.\n  see attnref.spec.visibility (C2)"),
     ),
     "causal with unequal lengths": (
         lambda: attnref.attention(Q, K, V, causal=True),
@@ -326,9 +323,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "causal with lengths": (
-        lambda: attnref.attention(
-            SQUARE, SQUARE, SQUARE, causal=True, kv_lens=np.array([4])
-        ),
+        lambda: attnref.attention(SQUARE, SQUARE, SQUARE, causal=True, kv_lens=np.array([4])),
         (
             "causal or a window needs q_offset, because there are lengths.\n"
             "  q        float32  (1, 1, 4, 2)  (B, Hq, Sq, D)\n"
@@ -398,9 +393,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "q_offset array of another library": (
-        lambda: attnref.attention(
-            Q, K, V, causal=True, q_offset=torch.zeros(2, dtype=torch.int32)
-        ),
+        lambda: attnref.attention(Q, K, V, causal=True, q_offset=torch.zeros(2, dtype=torch.int32)),
         (
             "q is a numpy array and q_offset is a torch array.\n"
             "  q         float32  (2, 4, 4, 3)  (B, Hq, Sq, D)\n"
@@ -554,9 +547,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "offsets not from zero": (
-        lambda: attnref.attention_varlen(
-            TQ, TK_, TV, np.array([1, 3]), np.array([0, 3])
-        ),
+        lambda: attnref.attention_varlen(TQ, TK_, TV, np.array([1, 3]), np.array([0, 3])),
         (
             "cu_q starts at 1, not at 0.\n"
             "  cu_q  int64  (2,)  (sequences + 1,)\n"
@@ -640,9 +631,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "packed q_offset of the wrong shape": (
-        lambda: attnref.attention_varlen(
-            TQ, TK_, TV, CU, CU, causal=True, q_offset=np.array([0])
-        ),
+        lambda: attnref.attention_varlen(TQ, TK_, TV, CU, CU, causal=True, q_offset=np.array([0])),
         (
             "q_offset must have shape (2,).\n"
             "  q_offset  int64  (1,)  (sequences,)\n"
@@ -650,9 +639,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "packed heads do not divide": (
-        lambda: attnref.attention_varlen(
-            f32(4, 3, 2), f32(4, 2, 2), f32(4, 2, 2), CU, CU
-        ),
+        lambda: attnref.attention_varlen(f32(4, 3, 2), f32(4, 2, 2), f32(4, 2, 2), CU, CU),
         (
             "q has 3 heads, which is not a multiple of k's 2.\n"
             "  q  float32  (4, 3, 2)  (Tq, Hq, D)\n"
@@ -670,17 +657,11 @@ CASES: dict[str, Case] = {
     ),
     "max_q is negative": (
         lambda: attnref.attention_varlen(TQ, TK_, TV, CU, CU, max_q=-1),
-        (
-            "max_q is -1; it must be an integer of at least 0.\n  see "
-            "attnref.spec.packed (F1)"
-        ),
+        ("max_q is -1; it must be an integer of at least 0.\n  see attnref.spec.packed (F1)"),
     ),
     "max_k is a float": (
         lambda: attnref.attention_varlen(TQ, TK_, TV, CU, CU, max_k=2.0),
-        (
-            "max_k is 2.0; it must be an integer of at least 0.\n  see "
-            "attnref.spec.packed (F1)"
-        ),
+        ("max_k is 2.0; it must be an integer of at least 0.\n  see attnref.spec.packed (F1)"),
     ),
     "map of five spatial axes": (
         lambda: attnref.window_attention(MAP5, MAP5, MAP5, window=2),
@@ -732,10 +713,7 @@ CASES: dict[str, Case] = {
     ),
     "shift is negative": (
         lambda: attnref.window_attention(MAP, MAP, MAP, window=4, shift=-1),
-        (
-            "shift is -1; it must be an integer of at least 0.\n  see "
-            "attnref.spec.windows (G2)"
-        ),
+        ("shift is -1; it must be an integer of at least 0.\n  see attnref.spec.windows (G2)"),
     ),
     "window of another rank": (
         lambda: attnref.window_attention(MAP, MAP, MAP, window=(4, 4, 4)),
@@ -757,24 +735,15 @@ CASES: dict[str, Case] = {
     ),
     "window of zero": (
         lambda: attnref.window_attention(MAP, MAP, MAP, window=0),
-        (
-            "window is 0; it must be an integer of at least 1.\n  see "
-            "attnref.spec.windows (G2)"
-        ),
+        ("window is 0; it must be an integer of at least 1.\n  see attnref.spec.windows (G2)"),
     ),
     "window of zero on one axis": (
         lambda: attnref.window_attention(MAP, MAP, MAP, window=(4, 0)),
-        (
-            "window[1] is 0; it must be an integer of at least 1.\n  see "
-            "attnref.spec.windows (G2)"
-        ),
+        ("window[1] is 0; it must be an integer of at least 1.\n  see attnref.spec.windows (G2)"),
     ),
     "window of floats": (
         lambda: attnref.window_attention(MAP, MAP, MAP, window=2.0),
-        (
-            "window is 2.0; it must be an integer of at least 1.\n  see "
-            "attnref.spec.windows (G2)"
-        ),
+        ("window is 2.0; it must be an integer of at least 1.\n  see attnref.spec.windows (G2)"),
     ),
     "map bias of another window": (
         lambda: attnref.window_attention(MAP, MAP, MAP, window=2, bias=f32(2, 9, 9)),
@@ -828,9 +797,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "key_mask of another map": (
-        lambda: attnref.window_attention(
-            MAP, MAP, MAP, window=2, key_mask=np.ones((1, 6), bool)
-        ),
+        lambda: attnref.window_attention(MAP, MAP, MAP, window=2, key_mask=np.ones((1, 6), bool)),
         (
             "key_mask must have shape (1, 6, 5).\n"
             "  key_mask  bool  (1, 6)  (B, *G)\n"
@@ -884,9 +851,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "qkv of integers": (
-        lambda: attnref.window_attention_qkv(
-            np.zeros((1, 6, 3, 2, 2), "int64"), window=2
-        ),
+        lambda: attnref.window_attention_qkv(np.zeros((1, 6, 3, 2, 2), "int64"), window=2),
         (
             "q is int64; float16, bfloat16, float32, float64 are taken.\n"
             "  q  int64  (1, 6, 2, 2)  (B, *G, H, D)\n"
@@ -910,9 +875,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "table of integers": (
-        lambda: attnref.relative_position_bias(
-            np.zeros((9, 2), "int32"), window=(2, 2)
-        ),
+        lambda: attnref.relative_position_bias(np.zeros((9, 2), "int32"), window=(2, 2)),
         (
             "table is int32; float16, bfloat16, float32, float64 are taken.\n"
             "  table  int32  (9, 2)  (prod(2 * window - 1), H)\n"
@@ -939,10 +902,7 @@ CASES: dict[str, Case] = {
     ),
     "table window of zero": (
         lambda: attnref.relative_position_bias(f32(1, 2), window=(0,)),
-        (
-            "window[0] is 0; it must be an integer of at least 1.\n  see "
-            "attnref.spec.windows (G2)"
-        ),
+        ("window[0] is 0; it must be an integer of at least 1.\n  see attnref.spec.windows (G2)"),
     ),
     "softmax past the axes": (
         lambda: attnref.softmax(Q, axis=4),
@@ -962,10 +922,7 @@ CASES: dict[str, Case] = {
     ),
     "softmax tile of zero": (
         lambda: attnref.softmax(Q, tile=0),
-        (
-            "tile is 0; it must be an integer of at least 1.\n  see "
-            "attnref.spec.softmax (D5)"
-        ),
+        ("tile is 0; it must be an integer of at least 1.\n  see attnref.spec.softmax (D5)"),
     ),
     "softmax of integers": (
         lambda: attnref.softmax(np.arange(3)),
@@ -1039,9 +996,7 @@ CASES: dict[str, Case] = {
         ("lse_a is None; it must be an array.\n  see attnref.dispatch (H3)"),
     ),
     "dout of another shape": (
-        lambda: attnref.attention_backward(
-            f32(2, 4, 4, 3), Q, K, V, f32(2, 4, 4, 2), f32(2, 4, 4)
-        ),
+        lambda: attnref.attention_backward(f32(2, 4, 4, 3), Q, K, V, f32(2, 4, 4, 2), f32(2, 4, 4)),
         (
             "dout must have shape (2, 4, 4, 2).\n"
             "  dout  float32  (2, 4, 4, 3)  (B, Hq, Sq, Dv)\n"
@@ -1049,9 +1004,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "dout of another dtype": (
-        lambda: attnref.attention_backward(
-            f64(2, 4, 4, 2), Q, K, V, f32(2, 4, 4, 2), f32(2, 4, 4)
-        ),
+        lambda: attnref.attention_backward(f64(2, 4, 4, 2), Q, K, V, f32(2, 4, 4, 2), f32(2, 4, 4)),
         (
             "dout is float64; it must be float32.\n"
             "  dout  float64  (2, 4, 4, 2)  (B, Hq, Sq, Dv)\n"
@@ -1069,15 +1022,11 @@ CASES: dict[str, Case] = {
         ),
     ),
     "dout is None": (
-        lambda: attnref.attention_backward(
-            None, Q, K, V, f32(2, 4, 4, 2), f32(2, 4, 4)
-        ),
+        lambda: attnref.attention_backward(None, Q, K, V, f32(2, 4, 4, 2), f32(2, 4, 4)),
         ("dout is None; it must be an array.\n  see attnref.dispatch (H3)"),
     ),
     "lse is None": (
-        lambda: attnref.attention_backward(
-            f32(2, 4, 4, 2), Q, K, V, f32(2, 4, 4, 2), None
-        ),
+        lambda: attnref.attention_backward(f32(2, 4, 4, 2), Q, K, V, f32(2, 4, 4, 2), None),
         ("lse is None; it must be an array.\n  see attnref.dispatch (H3)"),
     ),
     "lse of another shape": (
@@ -1112,9 +1061,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "packed dout of another shape": (
-        lambda: attnref.attention_varlen_backward(
-            TQ, TQ, TK_, TV, f32(4, 2, 3), f32(2, 4), CU, CU
-        ),
+        lambda: attnref.attention_varlen_backward(TQ, TQ, TK_, TV, f32(4, 2, 3), f32(2, 4), CU, CU),
         (
             "dout must have shape (4, 2, 2).\n"
             "  dout  float32  (4, 2, 3)  (Tq, Hq, Dv)\n"
@@ -1122,9 +1069,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "packed lse the wrong way round": (
-        lambda: attnref.attention_varlen_backward(
-            TV, TQ, TK_, TV, TV, f32(4, 2), CU, CU
-        ),
+        lambda: attnref.attention_varlen_backward(TV, TQ, TK_, TV, TV, f32(4, 2), CU, CU),
         (
             "lse must have shape (2, 4).\n"
             "  lse  float32  (4, 2)  (Hq, Tq)\n"
@@ -1142,9 +1087,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "map lse of another shape": (
-        lambda: attnref.window_attention_backward(
-            MAP, MAP, MAP, MAP, MAP, MAP, window=2
-        ),
+        lambda: attnref.window_attention_backward(MAP, MAP, MAP, MAP, MAP, MAP, window=2),
         (
             "lse must have shape (1, 6, 5, 2).\n"
             "  lse  float32  (1, 6, 5, 2, 3)  (B, *G, H)\n"
@@ -1162,9 +1105,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "dbias of another shape": (
-        lambda: attnref.relative_position_bias_backward(
-            f32(2, 4, 5), f32(9, 2), window=(2, 2)
-        ),
+        lambda: attnref.relative_position_bias_backward(f32(2, 4, 5), f32(9, 2), window=(2, 2)),
         (
             "dbias must have shape (2, 4, 4).\n"
             "  dbias  float32  (2, 4, 5)  (H, N, N)\n"
@@ -1184,9 +1125,7 @@ CASES: dict[str, Case] = {
         ("dlse is None; it must be an array.\n  see attnref.dispatch (H3)"),
     ),
     "merged out of another dtype": (
-        lambda: attnref.merge_backward(
-            OUT, LSE, OUT, LSE, OUT, LSE, OUT.astype("float64"), LSE
-        ),
+        lambda: attnref.merge_backward(OUT, LSE, OUT, LSE, OUT, LSE, OUT.astype("float64"), LSE),
         (
             "out is float64; it must be float32.\n"
             "  out  float64  (2, 3, 4)  (..., Dv)\n"
@@ -1197,9 +1136,7 @@ CASES: dict[str, Case] = {
 
 
 @pytest.mark.parametrize(("misuse", "wording"), CASES.values(), ids=CASES)
-def test_a_misuse_is_refused_in_these_words(
-    misuse: Callable[[], Any], wording: str
-) -> None:
+def test_a_misuse_is_refused_in_these_words(misuse: Callable[[], Any], wording: str) -> None:
     """The fact, the arrays with their letters, where the rule is, and what to do."""
     with pytest.raises(attnref.InvalidProblem) as caught:
         misuse()
@@ -1225,9 +1162,7 @@ def test_every_backward_needs_the_log_sum_exp(backward: str) -> None:
         "window_attention_qkv": (MAP, f32(1, 6, 5, 3, 2, 3), MAP, None),
     }
     options = {"window": 2} if "window" in backward else {}
-    with pytest.raises(
-        attnref.InvalidProblem, match="lse is None; it must be an array"
-    ):
+    with pytest.raises(attnref.InvalidProblem, match="lse is None; it must be an array"):
         getattr(attnref, f"{backward}_backward")(*rest[backward], **options)
 
 
@@ -1248,9 +1183,7 @@ def test_the_scale_defaults_to_the_root_of_the_head_size(D: int) -> None:
     x = f32(1, 2, 2, D)
     expected = 1.0 / math.sqrt(D)
     assert expected == normalize.attention(x, x, x).scale
-    assert (
-        expected == normalize.attention_varlen(x[0], x[0], x[0], CU[:2], CU[:2]).scale
-    )
+    assert expected == normalize.attention_varlen(x[0], x[0], x[0], CU[:2], CU[:2]).scale
     assert expected == normalize.window_attention(x, x, x, window=2).scale
 
 
@@ -1309,9 +1242,7 @@ def test_an_alignment_is_resolved_to_a_number(q_offset: Any, expected: int) -> N
     ],
     ids=["kv_lens", "q_lens", "both"],
 )
-def test_the_end_is_that_of_each_length(
-    lens: dict[str, Any], expected: list[int]
-) -> None:
+def test_the_end_is_that_of_each_length(lens: dict[str, Any], expected: list[int]) -> None:
     """With lengths, 'end' is kv_lens or Sk minus q_lens or Sq (C3)."""
     problem = normalize.attention(Q, K, V, causal=True, q_offset="end", **lens)
     assert "end" == problem.q_offset
@@ -1324,12 +1255,7 @@ def test_the_end_of_packed_sequences_is_that_of_each() -> None:
         TQ, TK_, TV, CU, np.array([0, 3, 4]), causal=True, q_offset="end"
     )
     assert [2, -2] == problem.offset.tolist()
-    assert (
-        5
-        == normalize.attention_varlen(
-            TQ, TK_, TV, CU, CU, causal=True, q_offset=5
-        ).offset
-    )
+    assert 5 == normalize.attention_varlen(TQ, TK_, TV, CU, CU, causal=True, q_offset=5).offset
 
 
 def test_an_array_of_offsets_is_kept() -> None:
@@ -1373,9 +1299,7 @@ def test_a_window_is_taken_apart_per_axis() -> None:
     ],
     ids=repr,
 )
-def test_wrap_bias_is_a_number_or_minus_infinity(
-    wrap_bias: float, expected: float
-) -> None:
+def test_wrap_bias_is_a_number_or_minus_infinity(wrap_bias: float, expected: float) -> None:
     """Minus infinity hides, any finite number is a bias (G3)."""
     problem = normalize.window_attention(MAP, MAP, MAP, window=2, wrap_bias=wrap_bias)
     assert expected == problem.wrap_bias
@@ -1388,9 +1312,7 @@ def test_the_softmax_axis_is_counted_from_the_front() -> None:
 
 def test_hints_are_kept() -> None:
     """max_q and max_k reach the backend as integers (F1)."""
-    problem = normalize.attention_varlen(
-        TQ, TK_, TV, CU, CU, max_q=np.int32(3), max_k=3
-    )
+    problem = normalize.attention_varlen(TQ, TK_, TV, CU, CU, max_q=np.int32(3), max_k=3)
     assert (3, 3) == (problem.max_q, problem.max_k)
 
 

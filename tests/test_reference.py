@@ -159,9 +159,7 @@ def test_a_packed_projection_gives_one_gradient(kind: str) -> None:
     """qkv in, dqkv out: the three parts in their places (G1)."""
     make, qkv = KINDS[kind], np.stack([MAP, MAP[::-1], MAP * 2], axis=-3)
     parts = dict(zip("qkv", np.moveaxis(qkv, -3, 0), strict=True))
-    rows = attnref.window_attention_qkv_with_lse(
-        make(qkv), **WINDOWS, backend="reference"
-    )
+    rows = attnref.window_attention_qkv_with_lse(make(qkv), **WINDOWS, backend="reference")
     expected = windows.window_attention(**parts, **WINDOWS, scale=1 / math.sqrt(3))
     assert np.array_equal(expected.out, values(rows.out))
     alone = attnref.window_attention_qkv(make(qkv), **WINDOWS, backend="reference")
@@ -207,9 +205,7 @@ def test_softmax_merge_and_table(kind: str) -> None:
         assert np.array_equal(exact.lse, values(got[n + 1]))
 
     table, dbias = draw(15, 2), draw(2, 6, 6)
-    bias = attnref.relative_position_bias(
-        make(table), window=(2, 3), backend="reference"
-    )
+    bias = attnref.relative_position_bias(make(table), window=(2, 3), backend="reference")
     assert np.array_equal(windows.relative_position_bias(table, (2, 3)), values(bias))
     dtable = attnref.relative_position_bias_backward(
         make(dbias), make(table), window=(2, 3), backend="reference"
@@ -255,13 +251,9 @@ def test_results_are_rounded_once_to_the_inputs_dtype(dtype: str, kind: str) -> 
     assert np.array_equal(exact.lse.astype(lse_dtype), values(rows.lse))
     distance = np.abs(values(rows.out).astype(np.float64) - exact.out)
     for toward in (-np.inf, np.inf):
-        neighbour = np.nextafter(values(rows.out), np.array(toward, kinds)).astype(
-            np.float64
-        )
+        neighbour = np.nextafter(values(rows.out), np.array(toward, kinds)).astype(np.float64)
         assert (distance <= np.abs(neighbour - exact.out)).all()
-    got = attnref.attention_backward(
-        rows.out, q, k, v, *rows, bias=b, sinks=s, backend="reference"
-    )
+    got = attnref.attention_backward(rows.out, q, k, v, *rows, bias=b, sinks=s, backend="reference")
     dtypes = [arrays.dtype_name(x) for x in got]
     assert [dtype, dtype, dtype, "float32", "float64"] == dtypes
 
@@ -292,9 +284,7 @@ def test_bfloat16_is_rounded_to_nearest_once(x: float, expected: float) -> None:
 
 def test_nan_stays_nan_in_bfloat16() -> None:
     """Rounding to odd leaves NaN alone (C6)."""
-    assert np.isnan(
-        float(reference.rounded(np.array([np.nan]), "bfloat16", np.zeros(1))[0])
-    )
+    assert np.isnan(float(reference.rounded(np.array([np.nan]), "bfloat16", np.zeros(1))[0]))
 
 
 def test_results_lie_in_memory_as_their_inputs_do() -> None:
@@ -349,14 +339,10 @@ def test_axes_may_be_missing() -> None:
     out, zero = np.ones(3), np.zeros(())
     rows = attnref.merge(out, zero, out, zero, backend="reference")
     assert ((3,), ()) == (rows.out.shape, rows.lse.shape)
-    got = attnref.merge_backward(
-        out, zero, out, zero, out, zero, *rows, backend="reference"
-    )
+    got = attnref.merge_backward(out, zero, out, zero, out, zero, *rows, backend="reference")
     assert [(3,), (), (3,), ()] == [x.shape for x in got]
     rows = attnref.attention_with_lse(Q, K, V, bias=zero, backend="reference")
-    grads = attnref.attention_backward(
-        rows.out, Q, K, V, *rows, bias=zero, backend="reference"
-    )
+    grads = attnref.attention_backward(rows.out, Q, K, V, *rows, bias=zero, backend="reference")
     assert isinstance(grads.dbias, np.ndarray)
     assert () == grads.dbias.shape
 
@@ -364,19 +350,13 @@ def test_axes_may_be_missing() -> None:
 def test_an_array_of_offsets_reaches_the_specification() -> None:
     """Offsets per entry are read like any other array (C3)."""
     offsets = np.array([1, -2], np.int32)
-    out = attnref.attention(
-        Q, K, V, window=(1, 0), q_offset=offsets, backend="reference"
-    )
-    expected = attention.attention(
-        Q, K, V, window=(1, 0), q_offset=offsets, scale=1 / math.sqrt(5)
-    )
+    out = attnref.attention(Q, K, V, window=(1, 0), q_offset=offsets, backend="reference")
+    expected = attention.attention(Q, K, V, window=(1, 0), q_offset=offsets, scale=1 / math.sqrt(5))
     assert np.array_equal(expected.out, out)
     x = CALLS["attention_varlen"].inputs
     given = {**x, "cu_k": CU.copy(), "q_offset": offsets, "window": (1, 0)}
     out = attnref.attention_varlen(**given, backend="reference")
-    assert np.array_equal(
-        packed.attention_varlen(**given, scale=1 / math.sqrt(3)).out, out
-    )
+    assert np.array_equal(packed.attention_varlen(**given, scale=1 / math.sqrt(3)).out, out)
 
 
 def test_trouble_makes_no_noise() -> None:

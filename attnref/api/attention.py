@@ -110,9 +110,16 @@ def attention_with_lse(
 
 
 def _attention_backward(
-    dout: Array, q: Array, k: Array, v: Array, out: Array, lse: Array,
-    *, dlse: Array | None = None, **options: Any,
-) -> AttentionProblem:  # fmt: skip
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    out: Array,
+    lse: Array,
+    *,
+    dlse: Array | None = None,
+    **options: Any,
+) -> AttentionProblem:
     problem = normalize.attention(q, k, v, **options, with_lse=True)
     s = problem.sizes
     for name, x in (("dout", dout), ("out", out)):
@@ -263,9 +270,18 @@ def attention_varlen_with_lse(
 
 
 def _varlen_backward(
-    dout: Array, q: Array, k: Array, v: Array, out: Array, lse: Array, cu_q: Array, cu_k: Array,
-    *, dlse: Array | None = None, **options: Any,
-) -> VarlenProblem:  # fmt: skip
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    out: Array,
+    lse: Array,
+    cu_q: Array,
+    cu_k: Array,
+    *,
+    dlse: Array | None = None,
+    **options: Any,
+) -> VarlenProblem:
     problem = normalize.attention_varlen(q, k, v, cu_q, cu_k, **options, with_lse=True)
     rows, heads = q.shape[:2]
     for name, x in (("dout", dout), ("out", out)):

@@ -38,9 +38,9 @@ def public(describe: Callable[..., Problem]) -> Callable[[Callable[P, R]], Calla
                 args, options = bound.args, bound.kwargs  # type: ignore[assignment]
             torch = sys.modules.get("torch")
             if torch is not None and torch.compiler.is_compiling():
-                from attnref import compiled  # noqa: PLC0415  # loads torch
+                from attnref import compiled  # loads torch
 
-                return cast(R, compiled.call(name, args, options))
+                return cast("R", compiled.call(name, args, options))
             return function(*args, **options)
 
         call.__signature__ = shown  # type: ignore[attr-defined]

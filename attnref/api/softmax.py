@@ -120,9 +120,15 @@ def merge(
 
 
 def _merge_backward(
-    dout: Array, dlse: Array, out_a: Array, lse_a: Array, out_b: Array, lse_b: Array,
-    out: Array, lse: Array,
-) -> MergeProblem:  # fmt: skip
+    dout: Array,
+    dlse: Array,
+    out_a: Array,
+    lse_a: Array,
+    out_b: Array,
+    lse_b: Array,
+    out: Array,
+    lse: Array,
+) -> MergeProblem:
     problem = normalize.merge(out_a, lse_a, out_b, lse_b)
     for name, x in (("dout", dout), ("out", out)):
         normalize.like(name, x, tuple(out_a.shape), problem.dtype, out_a, "(..., Dv)")

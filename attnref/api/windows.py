@@ -183,9 +183,7 @@ def _checked(
 ) -> WindowProblem:
     q, rows = problem.q, tuple(problem.q.shape[:-1])
     for name, x in (("dout", dout), ("out", out)):
-        normalize.like(
-            name, x, (*rows, problem.v.shape[-1]), problem.dtype, q, "(B, *G, H, Dv)"
-        )
+        normalize.like(name, x, (*rows, problem.v.shape[-1]), problem.dtype, q, "(B, *G, H, Dv)")
     for name, x in (("lse", lse), ("dlse", dlse)):
         if name == "lse" or x is not None:
             normalize.like(name, x, rows, problem.lse_dtype, q, "(B, *G, H)")
@@ -193,9 +191,16 @@ def _checked(
 
 
 def _window_backward(
-    dout: Array, q: Array, k: Array, v: Array, out: Array, lse: Array,
-    *, dlse: Array | None = None, **options: Any,
-) -> WindowProblem:  # fmt: skip
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    out: Array,
+    lse: Array,
+    *,
+    dlse: Array | None = None,
+    **options: Any,
+) -> WindowProblem:
     problem = normalize.window_attention(q, k, v, **options, with_lse=True)
     return _checked(problem, dout, out, lse, dlse)
 

@@ -14,7 +14,9 @@ from .softmax import Rows, empty, finish, from_sink, from_tile, merge, update
 from .visibility import visible, within
 
 
-def keep(x: Float[np.ndarray, "B ..."], lens: Int[np.ndarray, " B"] | None, axis: int):  # noqa: ANN201
+def keep(
+    x: Float[np.ndarray, "B H S *rest"], lens: Int[np.ndarray, " B"] | None
+) -> Float[np.ndarray, "B H S *rest"]:
     """
     Put zeros where a sequence has ended.
 
@@ -23,10 +25,8 @@ def keep(x: Float[np.ndarray, "B ..."], lens: Int[np.ndarray, " B"] | None, axis
     """
     if lens is None:
         return x
-    shape = [1] * x.ndim
-    shape[axis] = x.shape[axis]
-    index = np.arange(x.shape[axis]).reshape(shape)
-    return np.where(within(index, lens.reshape(-1, *[1] * (x.ndim - 1))), x, 0.0)
+    inside = within(np.arange(x.shape[2]), lens[:, None, None])
+    return np.where(inside if x.ndim == 3 else inside[..., None], x, 0.0)  # noqa: PLR2004
 
 
 def dense(
@@ -97,7 +97,9 @@ def sink_rows(
     """
     if sinks is None:
         return None
-    real = within(np.arange(Sq), np.full((B, 1, 1), Sq) if q_lens is None else q_lens[:, None, None])
+    real = within(
+        np.arange(Sq), np.full((B, 1, 1), Sq) if q_lens is None else q_lens[:, None, None]
+    )
     return np.where(real, sinks[:, None], -np.inf)
 
 
@@ -125,8 +127,17 @@ def attention(
     With a `tile` the keys are read that many at a time; the result is the same.
     """
     B, Hq, Sq, _ = q.shape
-    seen = visible(B, Sq, k.shape[2], window=window, q_offset=q_offset, mask=mask, q_lens=q_lens, kv_lens=kv_lens)
-    q, k, v = keep(q, q_lens, 2), keep(k, kv_lens, 2), keep(v, kv_lens, 2)
+    seen = visible(
+        B,
+        Sq,
+        k.shape[2],
+        window=window,
+        q_offset=q_offset,
+        mask=mask,
+        q_lens=q_lens,
+        kv_lens=kv_lens,
+    )
+    q, k, v = keep(q, q_lens), keep(k, kv_lens), keep(v, kv_lens)
     k, v = repeat_heads(k, Hq), repeat_heads(v, Hq)
     sink = sink_rows(sinks, B, Sq, q_lens)
     if tile is None:

@@ -76,9 +76,7 @@ def row_delta(
     return (dout * out).sum(axis=-1)
 
 
-def sum_to(
-    x: Float[np.ndarray, "..."], shape: tuple[int, ...]
-) -> Float[np.ndarray, "..."]:
+def sum_to(x: Float[np.ndarray, "..."], shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
     """Sum over the axes along which something of `shape` was broadcast (B3)."""
     x = x.sum(axis=tuple(range(x.ndim - len(shape))))
     stretched = [a for a, (n, m) in enumerate(zip(shape, x.shape, strict=True)) if n != m]
@@ -176,12 +174,10 @@ def attention_backward(
     seen = visible(
         B, Sq, Sk, window=window, q_offset=q_offset, mask=mask, q_lens=q_lens, kv_lens=kv_lens
     )
-    q, dout, out = (keep(x, q_lens, 2) for x in (q, dout, out))
-    lse, dlse = keep(lse, q_lens, 2), keep(dlse, q_lens, 2)
-    k, v = (repeat_heads(keep(x, kv_lens, 2), Hq) for x in (k, v))
-    g = dense_backward(
-        dout, dlse, q, k, v, out, lse, seen, scale=scale, softcap=softcap, bias=bias
-    )
+    q, dout, out = (keep(x, q_lens) for x in (q, dout, out))
+    lse, dlse = keep(lse, q_lens), keep(dlse, q_lens)
+    k, v = (repeat_heads(keep(x, kv_lens), Hq) for x in (k, v))
+    g = dense_backward(dout, dlse, q, k, v, out, lse, seen, scale=scale, softcap=softcap, bias=bias)
     sink = sink_rows(sinks, B, Sq, q_lens)
     return AttentionGradients(
         dq=g.dq,

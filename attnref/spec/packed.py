@@ -87,7 +87,10 @@ def attention_varlen_backward(
         g = attention_backward(
             heads_first(dout[mine]),
             dlse[None, :, mine],
-            *(heads_first(x) for x in (q[mine], k[seen], v[seen], out[mine])),
+            heads_first(q[mine]),
+            heads_first(k[seen]),
+            heads_first(v[seen]),
+            heads_first(out[mine]),
             lse[None, :, mine],
             q_offset=offset,
             sinks=sinks,

@@ -15,9 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 
-def repeat_heads(
-    x: Float[np.ndarray, "B Hkv S D"], Hq: int
-) -> Float[np.ndarray, "B Hq S D"]:
+def repeat_heads(x: Float[np.ndarray, "B Hkv S D"], Hq: int) -> Float[np.ndarray, "B Hq S D"]:
     r"""
     Give every query head the key/value head that it reads.
 
@@ -30,9 +28,7 @@ def repeat_heads(
     return np.repeat(x, group, axis=1)
 
 
-def sum_heads(
-    x: Float[np.ndarray, "B Hq S D"], Hkv: int
-) -> Float[np.ndarray, "B Hkv S D"]:
+def sum_heads(x: Float[np.ndarray, "B Hq S D"], Hkv: int) -> Float[np.ndarray, "B Hkv S D"]:
     r"""
     Add up what the query heads of a group say to their key/value head.
 
@@ -59,9 +55,7 @@ def similarity(
     return scale * (q @ k.mT)
 
 
-def soft_cap(
-    a: Float[np.ndarray, "*b Sq Sk"], cap: float | None
-) -> Float[np.ndarray, "*b Sq Sk"]:
+def soft_cap(a: Float[np.ndarray, "*b Sq Sk"], cap: float | None) -> Float[np.ndarray, "*b Sq Sk"]:
     r"""
     Bound a score smoothly.
 

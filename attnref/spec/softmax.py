@@ -28,7 +28,7 @@ class State(NamedTuple):
 
     m: Float[np.ndarray, "*rows"]
     """The largest score seen; minus infinity if none."""
-    l: Float[np.ndarray, "*rows"]  # noqa: E741  # the letter of the equation
+    l: Float[np.ndarray, "*rows"]  # the letter of the equation
     """The sum of `exp(s - m)` over the keys seen."""
     acc: Float[np.ndarray, "*rows Dv"]
     """The sum of `exp(s - m) * v` over the keys seen."""
@@ -81,9 +81,7 @@ def empty(rows: tuple[int, ...], Dv: int) -> State:
     return State(np.full(rows, -np.inf), np.zeros(rows), np.zeros((*rows, Dv)))
 
 
-def from_tile(
-    s: Float[np.ndarray, "*rows n"], v: Float[np.ndarray, "*b n Dv"]
-) -> State:
+def from_tile(s: Float[np.ndarray, "*rows n"], v: Float[np.ndarray, "*b n Dv"]) -> State:
     r"""
     Make the state that has seen one tile.
 
@@ -117,13 +115,11 @@ def merge(x: State, y: State) -> State:
     """
     m = np.maximum(x.m, y.m)
     wx, wy = exp_from(m, x.m[..., None]), exp_from(m, y.m[..., None])
-    l = wx[..., 0] * x.l + wy[..., 0] * y.l  # noqa: E741
+    l = wx[..., 0] * x.l + wy[..., 0] * y.l
     return State(m, l, wx * x.acc + wy * y.acc)
 
 
-def update(
-    state: State, s: Float[np.ndarray, "*rows n"], v: Float[np.ndarray, "*b n Dv"]
-) -> State:
+def update(state: State, s: Float[np.ndarray, "*rows n"], v: Float[np.ndarray, "*b n Dv"]) -> State:
     """Show the rows one more tile."""
     return merge(state, from_tile(s, v))
 
@@ -138,7 +134,7 @@ def finish(state: State) -> Rows:
     (C5).
     """
     nothing = state.l == 0
-    l = np.where(nothing, 1.0, state.l)  # noqa: E741
+    l = np.where(nothing, 1.0, state.l)
     return Rows(
         out=state.acc / l[..., None],
         lse=np.where(nothing, -np.inf, state.m + np.log(l)),
@@ -200,7 +196,7 @@ def softmax(
     tile = tile or max(n, 1)
     for j in range(0, n, tile):
         state = update(state, x[..., j : j + tile], nowhere[j : j + tile])
-    l = np.where(state.l == 0, 1.0, state.l)  # noqa: E741
+    l = np.where(state.l == 0, 1.0, state.l)
     return np.moveaxis(exp_from(state.m, x) / l[..., None], -1, axis)
 
 

@@ -63,14 +63,10 @@ def effective_shift(G: Extents, window: Extents, shift: Extents) -> Extents:
     Along an axis that one window covers, the shift is zero. The window itself never
     shrinks (G4).
     """
-    return tuple(
-        0 if w >= g else s for g, w, s in zip(G, window, shift, strict=True)
-    )
+    return tuple(0 if w >= g else s for g, w, s in zip(G, window, shift, strict=True))
 
 
-def partition(
-    x: np.ndarray, window: Extents, shift: Extents
-) -> np.ndarray:
+def partition(x: np.ndarray, window: Extents, shift: Extents) -> np.ndarray:
     """
     Cut a map `(B, *G, ...)` into windows `(B * windows, N, ...)`.
 
@@ -89,9 +85,7 @@ def partition(
     return x.reshape(B * prod(n), prod(window), *rest)
 
 
-def reverse(
-    x: np.ndarray, G: Extents, window: Extents, shift: Extents
-) -> np.ndarray:
+def reverse(x: np.ndarray, G: Extents, window: Extents, shift: Extents) -> np.ndarray:
     """Put windows `(B * windows, N, ...)` back together: the inverse of `partition`."""
     axes, rest = len(window), x.shape[2:]
     n = counts(G, window)
@@ -104,9 +98,7 @@ def reverse(
     return x[:, *(slice(g) for g in G)]
 
 
-def wrapped(
-    G: Extents, window: Extents, shift: Extents
-) -> Bool[np.ndarray, "windows N N"]:
+def wrapped(G: Extents, window: Extents, shift: Extents) -> Bool[np.ndarray, "windows N N"]:
     r"""
     Tell which pairs of a window met only because the map was rolled.
 
@@ -159,9 +151,7 @@ def relative_position_index(window: Extents) -> Int[np.ndarray, "N N"]:
     tokens = np.stack(np.meshgrid(*map(np.arange, window), indexing="ij"), axis=-1)
     tokens = tokens.reshape(-1, len(window))
     d = tokens[:, None] - tokens[None, :] + np.array(window) - 1
-    return np.ravel_multi_index(
-        tuple(np.moveaxis(d, -1, 0)), [2 * w - 1 for w in window]
-    )
+    return np.ravel_multi_index(tuple(np.moveaxis(d, -1, 0)), [2 * w - 1 for w in window])
 
 
 def relative_position_bias(
@@ -236,8 +226,11 @@ def window_attention(
     B, G = q.shape[0], q.shape[1:-2]
     shift = effective_shift(G, window, shift)
     key_mask = np.ones((B, *G), bool) if key_mask is None else key_mask
+    q, k, v = (heads_first(x, window, shift) for x in (q, k, v))
     out, lse = dense(
-        *(heads_first(x, window, shift) for x in (q, k, v)),
+        q,
+        k,
+        v,
         allowed(G, window, shift, key_mask, wrap=wrap_bias != -np.inf),
         scale=np.reshape(scale, (-1, 1, 1)),
         bias=pair_bias(G, window, shift, B, bias, wrap_bias),
@@ -277,19 +270,24 @@ def window_attention_backward(
     B, G = q.shape[0], q.shape[1:-2]
     shift = effective_shift(G, window, shift)
     key_mask = np.ones((B, *G), bool) if key_mask is None else key_mask
-    cut = [heads_first(x, window, shift) for x in (dout, dlse[..., None], q, k, v, out)]
-    rows = heads_first(lse[..., None], window, shift)[..., 0]
+    dout, q, k, v, out = (heads_first(x, window, shift) for x in (dout, q, k, v, out))
+    dlse, lse = (heads_first(x[..., None], window, shift)[..., 0] for x in (dlse, lse))
     g = dense_backward(
-        cut[0],
-        cut[1][..., 0],
-        *cut[2:],
-        rows,
+        dout,
+        dlse,
+        q,
+        k,
+        v,
+        out,
+        lse,
         allowed(G, window, shift, key_mask, wrap=wrap_bias != -np.inf),
         scale=np.reshape(scale, (-1, 1, 1)),
         bias=pair_bias(G, window, shift, B, bias, wrap_bias),
     )
     return WindowGradients(
-        *(heads_last(x, G, window, shift) for x in (g.dq, g.dk, g.dv)),
+        dq=heads_last(g.dq, G, window, shift),
+        dk=heads_last(g.dk, G, window, shift),
+        dv=heads_last(g.dv, G, window, shift),
         dbias=None if bias is None else sum_to(g.dS, bias.shape),
         dscale=g.dscale.sum(axis=(0, 2, 3)),
     )

@@ -82,9 +82,7 @@ def _narrowed(mask: np.ndarray, keys: slice) -> slice:
     return slice(keys.start + int(at[0]), keys.start + int(at[-1]) + 1)
 
 
-def _visible(
-    head: Head, rows: slice, keys: slice, mask: np.ndarray | None
-) -> np.ndarray | None:
+def _visible(head: Head, rows: slice, keys: slice, mask: np.ndarray | None) -> np.ndarray | None:
     """Intersect window and mask, leaving out what hides nothing here."""
     left, right = head.bounds
     last_sees_all = left is None or rows.stop - 1 - left <= keys.start

@@ -103,9 +103,7 @@ def pass_back(head: Head, given: Given, into: Inputs) -> None:
     into.k[...], into.v[...] = dk, dv
 
 
-def block_gradients(
-    head: Head, k: Float[np.ndarray, "Sk D"], block: Block, given: Given
-) -> Inputs:
+def block_gradients(head: Head, k: Float[np.ndarray, "Sk D"], block: Block, given: Given) -> Inputs:
     """Return what one block says; it depends on nothing outside its arguments.
 
     The bias's entry has the block's full shape. `k` is the head's without what is not
@@ -127,9 +125,7 @@ def _known(head: Head, block: Block, given: Given) -> Known:
     """Stack the rows of the group."""
     finished = Finished(stacked(given.out), stacked(given.lse))
     dlse = None if given.dlse is None else stacked(given.dlse)
-    q, dout = (
-        ready(stacked(x), head.dtype) for x in (head.q[:, block.rows], given.dout)
-    )
+    q, dout = (ready(stacked(x), head.dtype) for x in (head.q[:, block.rows], given.dout))
     return known(q, finished, dout, dlse, head.dtype)
 
 

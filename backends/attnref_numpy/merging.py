@@ -13,7 +13,7 @@ def forward(problem: MergeProblem) -> Result:
     top = np.maximum(lse_a, lse_b)
     shift = np.where(top == -np.inf, 0, top)
     a, b = np.exp(lse_a - shift), np.exp(lse_b - shift)
-    l = np.asarray(a + b)  # noqa: E741
+    l = np.asarray(a + b)
     nothing = l == 0
     l[nothing] = 1
     joined = a[..., None] * widened(problem.out_a, dtype)

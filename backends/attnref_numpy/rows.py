@@ -58,7 +58,7 @@ def finish(
     s -= shift[..., None]
     p = np.exp(s, out=s)
     share = 0 if sink is None else np.exp(sink - shift)
-    l = p.sum(axis=-1) + share  # noqa: E741  # the letter of the equation
+    l = p.sum(axis=-1) + share  # the letter of the equation
     nothing = l == 0
     l[nothing] = 1
     out = p @ values.v

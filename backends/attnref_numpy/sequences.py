@@ -129,7 +129,7 @@ def heads_first(problem: AttentionProblem | VarlenProblem, x: np.ndarray) -> np.
     """
     if isinstance(problem, AttentionProblem):
         return x
-    return x[None] if x.ndim == 2 else x.swapaxes(0, 1)[None]  # noqa: PLR2004
+    return x[None] if x.ndim == 2 else x.swapaxes(0, 1)[None]
 
 
 def four_axes(x: np.ndarray | None) -> np.ndarray | None:

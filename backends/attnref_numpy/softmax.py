@@ -18,22 +18,20 @@ def forward(problem: SoftmaxProblem) -> Result:
     x, y = (np.moveaxis(a, problem.axis, -1) for a in (problem.x, out))
     dtype = compute_dtype(x)
     rows = (*x.shape[:-1], 1)
-    m, l = np.full(rows, -np.inf, dtype), np.zeros(rows, dtype)  # noqa: E741
+    m, l = np.full(rows, -np.inf, dtype), np.zeros(rows, dtype)
     for at in _tiles(problem):
         part = widened(x[..., at], dtype)
         top = np.maximum(m, part.max(axis=-1, keepdims=True))
         shift = _measurable(top)
         more = np.exp(part - shift).sum(axis=-1, keepdims=True)
-        m, l = top, l * np.exp(m - shift) + more  # noqa: E741
+        m, l = top, l * np.exp(m - shift) + more
     l[l == 0] = 1
     for at in _tiles(problem):
         y[..., at] = np.exp(widened(x[..., at], dtype) - _measurable(m)) / l
     return Result(out)
 
 
-def backward(
-    problem: SoftmaxProblem, result: Result, dout: np.ndarray
-) -> SoftmaxGradients:
+def backward(problem: SoftmaxProblem, result: Result, dout: np.ndarray) -> SoftmaxGradients:
     """Return `y (dy - sum(y dy))`."""
     y, dy = (widened(a, compute_dtype(problem.x)) for a in (result.out, dout))
     dx = zeros(problem.x)

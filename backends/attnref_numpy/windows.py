@@ -59,9 +59,7 @@ class Gathered(NamedTuple):
             number(problem.wrap_bias, dtype),
         )
 
-    def scores(
-        self, products: Float[np.ndarray, "n h N N"]
-    ) -> Float[np.ndarray, "n h N N"]:
+    def scores(self, products: Float[np.ndarray, "n h N N"]) -> Float[np.ndarray, "n h N N"]:
         """Turn products into scores, in place; the wrap bias is added once (G3)."""
         scored(products, self.scale, None, self.bias, None)
         if self.apart is not None and self.wrap != -np.inf:
@@ -91,9 +89,7 @@ def _apart(problem: WindowProblem, chunk: Chunk) -> np.ndarray | None:
     return (chunk.turned[:, :, None] != chunk.turned[:, None, :])[:, None]
 
 
-def _visible(
-    problem: WindowProblem, chunk: Chunk, apart: np.ndarray | None
-) -> np.ndarray | None:
+def _visible(problem: WindowProblem, chunk: Chunk, apart: np.ndarray | None) -> np.ndarray | None:
     """Hide padding, masked keys and, unless they have a bias, wrapped pairs."""
     keys = chunk.real
     if problem.key_mask is not None:

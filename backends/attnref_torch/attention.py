@@ -27,7 +27,7 @@ def backward(
 ) -> AttentionGradients:
     """Pass gradients back."""
     p, lse = problem, result.lse
-    assert lse is not None  # noqa: S101  # the core asks for it where gradients follow
+    assert lse is not None  # the core asks for it where gradients follow
     g = call_backward(common(p), result.out, lse, dout, dlse)
     dbias = g.dbias
     if dbias is not None and p.bias is not None:
@@ -84,9 +84,7 @@ def _keys(p: AttentionProblem, i: slice) -> slice:
     return slice(*key_span(i.start + low, i.stop - 1 + high, *p.window, Sk))
 
 
-def _visible(
-    p: AttentionProblem, b: slice, i: slice, keys: slice
-) -> torch.Tensor | None:
+def _visible(p: AttentionProblem, b: slice, i: slice, keys: slice) -> torch.Tensor | None:
     """Intersect window and lengths, `(b, 1, rows, keys)`; `None` if there are none."""
     seen = None
     rows = _count(i, p.q)[:, None]

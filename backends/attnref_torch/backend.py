@@ -64,7 +64,7 @@ class TorchBackend:
     def forward(self, problem: Problem) -> Result:
         """Run the problem."""
         refuse(self, problem)
-        from attnref_torch import operations  # noqa: PLC0415  # loads torch
+        from attnref_torch import operations  # loads torch
 
         return operations.forward(problem)
 
@@ -77,29 +77,27 @@ class TorchBackend:
     ) -> Gradients:
         """Pass gradients back."""
         refuse(self, problem)
-        from attnref_torch import operations  # noqa: PLC0415  # loads torch
+        from attnref_torch import operations  # loads torch
 
         return operations.backward(problem, result, dout, dlse)
 
     def from_numpy(self, x: np.ndarray) -> "torch.Tensor":
         """Make a tensor, with x's strides where torch has such strides."""
-        import torch  # noqa: PLC0415
+        import torch
 
         if min(x.strides, default=0) < 0 or not x.flags.writeable:
             x = x.copy()
         if x.dtype.name == "bfloat16":
-            return (
-                torch.from_numpy(x.view(np.int16)).view(torch.bfloat16).to(self.device)
-            )
+            return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16).to(self.device)
         return torch.from_numpy(x).to(self.device)
 
     def to_numpy(self, x: "torch.Tensor") -> np.ndarray:
         """Read a tensor, bfloat16 as that of ml_dtypes."""
-        import torch  # noqa: PLC0415
+        import torch
 
         x = x.detach().cpu()
         if x.dtype is torch.bfloat16:
-            from ml_dtypes import bfloat16  # noqa: PLC0415
+            from ml_dtypes import bfloat16
 
             return x.view(torch.int16).numpy().view(bfloat16)
         return x.numpy()

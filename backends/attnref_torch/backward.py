@@ -78,9 +78,7 @@ def _rows(
     taken = (dout * out).sum(-1)
     if dlse is not None:
         taken = taken - torch.where(live, dlse.to(lse.dtype), 0.0)
-    return _Row(
-        live[..., None], torch.where(live, lse, 0.0)[..., None], taken[..., None]
-    )
+    return _Row(live[..., None], torch.where(live, lse, 0.0)[..., None], taken[..., None])
 
 
 def _block(

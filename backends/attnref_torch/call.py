@@ -93,9 +93,7 @@ class Scores(NamedTuple):
     s: torch.Tensor
 
 
-def scores(
-    call: Call, q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor | None
-) -> Scores:
+def scores(call: Call, q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor | None) -> Scores:
     """Scale, cap, then add the bias (B1 to B3)."""
     similar = by_group(q, k.mT)
     scale = call.scale

@@ -32,9 +32,9 @@ def forward(call: Call) -> Rows:
         m = torch.maximum(s.amax(-1, keepdim=True), sink)
         m = torch.where(m == -torch.inf, 0.0, m)
         p = torch.exp(s - m)
-        l = p.sum(-1, keepdim=True) + torch.exp(sink - m)  # noqa: E741
+        l = p.sum(-1, keepdim=True) + torch.exp(sink - m)
         nothing = l == 0
-        l = torch.where(nothing, 1.0, l)  # noqa: E741
+        l = torch.where(nothing, 1.0, l)
         acc = by_group(p, v[b, :, j])
         if holes is not None:
             met = by_group((s != -torch.inf).to(holes.dtype), holes[b, :, j]) > 0

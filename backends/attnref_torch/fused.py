@@ -87,7 +87,7 @@ def _finite(p: AttentionProblem) -> bool:
 
 def _kernel_exists(p: AttentionProblem, *, causal: bool) -> bool:
     """Ask torch for a fused kernel: the unfused one needs memory of Sq x Sk."""
-    from torch.backends import cuda  # noqa: PLC0415
+    from torch.backends import cuda
 
     gqa = p.q.shape[1] != p.k.shape[1]
     asked = cuda.SDPAParams(p.q, p.k, p.v, None, 0.0, causal, gqa)

@@ -32,7 +32,7 @@ def backward(
 ) -> AttentionGradients:
     """Pass gradients back; sinks belong to every sequence."""
     p, lse = problem, result.lse
-    assert lse is not None  # noqa: S101  # the core asks for it where gradients follow
+    assert lse is not None  # the core asks for it where gradients follow
     g = call_backward(
         common(p),
         _heads_first(result.out),
@@ -74,9 +74,7 @@ def common(problem: VarlenProblem) -> Call:
     def pairs(_: slice, i: slice) -> Pairs:
         keys = _keys(p, mine, i)
         seen = mine.sequence[i, None] == owner[keys]
-        return Pairs(
-            keys, seen & in_window(position[i, None], theirs.local[keys], *p.window)
-        )
+        return Pairs(keys, seen & in_window(position[i, None], theirs.local[keys], *p.window))
 
     sink = p.sinks
     if sink is not None:

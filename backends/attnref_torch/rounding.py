@@ -18,9 +18,7 @@ def rounded(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return in_order(x.to(like.dtype), like)
 
 
-def rounded_if_any(
-    x: torch.Tensor | None, like: torch.Tensor | None
-) -> torch.Tensor | None:
+def rounded_if_any(x: torch.Tensor | None, like: torch.Tensor | None) -> torch.Tensor | None:
     """Round the gradient of an input that a call need not have."""
     return None if x is None or like is None else rounded(x, like)
 

@@ -19,13 +19,11 @@ def forward(problem: SoftmaxProblem) -> Result:
         return Result(rounded(x.clone(), problem.x))
     m = x.amax(axis, keepdim=True)
     p = torch.exp(x - torch.where(m == -torch.inf, 0.0, m))
-    l = p.sum(axis, keepdim=True)  # noqa: E741
+    l = p.sum(axis, keepdim=True)
     return Result(rounded(p / torch.where(l == 0, 1.0, l), problem.x))
 
 
-def backward(
-    problem: SoftmaxProblem, result: Result, dy: torch.Tensor
-) -> SoftmaxGradients:
+def backward(problem: SoftmaxProblem, result: Result, dy: torch.Tensor) -> SoftmaxGradients:
     """Pass a gradient back from the weights alone."""
     dtype = wide(problem.x)
     y, dy = result.out.to(dtype), dy.to(dtype)
@@ -39,9 +37,9 @@ def merge_forward(problem: MergeProblem) -> Result:
     m = torch.maximum(p.lse_a, p.lse_b)
     m = torch.where(m == -torch.inf, 0.0, m)
     w_a, w_b = torch.exp(p.lse_a - m), torch.exp(p.lse_b - m)
-    l = w_a + w_b  # noqa: E741
+    l = w_a + w_b
     nothing = l == 0
-    l = torch.where(nothing, 1.0, l)  # noqa: E741
+    l = torch.where(nothing, 1.0, l)
     acc = w_a[..., None] * p.out_a.to(dtype) + w_b[..., None] * p.out_b.to(dtype)
     lse = torch.where(nothing, -torch.inf, m + torch.log(l))
     return Result(rounded(acc / l[..., None], p.out_a), lse_of(lse, p.out_a))
@@ -55,7 +53,7 @@ def merge_backward(
 ) -> MergeGradients:
     """Pass a merged row's gradient to both parts (D3)."""
     p, dtype, whole = problem, wide(problem.out_a), result.lse
-    assert whole is not None  # noqa: S101  # a merge always has one
+    assert whole is not None  # a merge always has one
     out, dout = result.out.to(dtype), dout.to(dtype)
     dlse = torch.zeros_like(whole) if dlse is None else dlse
     parts = []

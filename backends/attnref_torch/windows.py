@@ -87,7 +87,7 @@ def backward(
 ) -> WindowGradients:
     """Pass gradients back; those of a packed projection in one tensor (G1)."""
     p, at, lse = problem, layout(problem), result.lse
-    assert lse is not None  # noqa: S101  # the core asks for it where gradients follow
+    assert lse is not None  # the core asks for it where gradients follow
     g = call_backward(
         common(p, at),
         _by_head(result.out, p, at),
@@ -98,8 +98,7 @@ def backward(
     dbias = rounded_if_any(None if g.dbias is None else g.dbias[0], p.bias)
     dscale = rounded_if_any(g.dscale, None if isinstance(p.scale, float) else p.scale)
     dq, dk, dv = (
-        joined(dx, at, x.shape)
-        for dx, x in zip((g.dq, g.dk, g.dv), (p.q, p.k, p.v), strict=True)
+        joined(dx, at, x.shape) for dx, x in zip((g.dq, g.dk, g.dv), (p.q, p.k, p.v), strict=True)
     )
     if p.qkv is not None:
         dqkv = rounded(torch.stack((dq, dk, dv), dim=-3), p.qkv)
@@ -143,9 +142,7 @@ def common(problem: WindowProblem, at: Layout) -> Call:
     )
 
 
-def _by_head(
-    x: torch.Tensor, p: WindowProblem, at: Layout, fill: float = 0.0
-) -> torch.Tensor:
+def _by_head(x: torch.Tensor, p: WindowProblem, at: Layout, fill: float = 0.0) -> torch.Tensor:
     """Lay `(B, *G, H, ...)` out as `(B * windows, H, N, ...)`."""
     axes = len(p.window)
     tokens = x.reshape(x.shape[0], at.slot.shape[0], *x.shape[axes + 1 :])

@@ -12,6 +12,8 @@ $n\, u$ where that is less, after Higham and Mary's probabilistic analysis.
 
 from dataclasses import dataclass
 
+from typing import Any
+
 import numpy as np
 
 from attnref.spec import gradients, scores
@@ -68,13 +70,27 @@ def score_error(d: Dense, x: Scores, u: Arithmetic) -> np.ndarray:
     if d.softcap is not None:
         rounding = rounding + 4 * u.acc * np.abs(x.capped)
     if d.bias is not None:
-        rounding = rounding + u.acc * np.abs(finite(x.capped + d.bias))
+        added = np.abs(d.bias) if d.added is None else d.added
+        rounding = rounding + u.acc * (np.abs(finite(x.capped + d.bias)) + finite(added))
     return np.where(d.seen, product + rounding, 0.0)
 
 
 def relative(exponent_error: np.ndarray) -> np.ndarray:
     """Turn an absolute error of an exponent into a relative error of its exponential."""
     return np.expm1(np.minimum(exponent_error, HARDEST))
+
+
+def exponential_error(x: np.ndarray, m: np.ndarray, u: Arithmetic) -> np.ndarray:
+    """Bound what forming `exp(x - m)` adds to the error of its exponent, in any base."""
+    return 2 * u.acc * (np.abs(x) + np.abs(m)) + 4 * u.acc
+
+
+def _sink_share(d: Dense, m: np.ndarray, lse: np.ndarray, u: Arithmetic) -> np.ndarray:
+    """Bound what the sink's own weight adds to the relative error of a row's sum."""
+    if d.sink is None:
+        return np.zeros_like(lse)
+    weight = np.where(np.isfinite(d.sink), np.exp(finite(d.sink) - lse), 0.0)
+    return weight * relative(exponential_error(finite(d.sink), m, u))
 
 
 def forward_bounds(
@@ -89,20 +105,25 @@ def forward_bounds(
     n = live.sum(axis=-1, keepdims=True)
     lse = finite(lse64)[..., None]
     W = np.where(live, np.exp(np.where(live, s, 0.0) - lse), 0.0)
-    exponent = score_error(d, x, u) + u.acc * (np.abs(finite(s)) + np.abs(m)) * 2 + 4 * u.acc
+    exponent = score_error(d, x, u) + exponential_error(finite(s), m, u)
     e = np.where(live, relative(exponent + u.weight), 0.0)
     spread = np.where(live, np.abs(finite(s) - m), 0.0).max(axis=-1, initial=0.0, keepdims=True)
     tiles = -(-n // SMALLEST_TILE)
+    sunk = _sink_share(d, m[..., 0], lse[..., 0], u)[..., None]
     shared = (
         (W * e).sum(axis=-1, keepdims=True)
+        + sunk
         + 2 * sum_error(n, u.acc)
         + (2 * tiles + spread + 2) * u.acc
     )
     absolute = np.abs(finite(d.v))
     lost = u.weight_underflow / np.exp(lse - m) * (live @ absolute)
-    out = (W * e) @ absolute + shared * (W @ absolute) + lost
+    out = (W * (e + 2 * u.product)) @ absolute + shared * (W @ absolute) + lost
     out += u.out * (np.abs(finite(out64)) + out) + np.where(n > 0, u.out_underflow, 0.0)
-    rows = (W * relative(exponent)).sum(axis=-1) + (sum_error(n, u.acc) + tiles * u.acc)[..., 0]
+    # No weighted mean of the exponents' errors is larger than the largest of them.
+    off = np.where(live, exponent, 0.0)
+    rows = np.minimum((W * np.expm1(np.minimum(off, 80.0))).sum(axis=-1), off.max(-1, initial=0.0))
+    rows += (sunk + sum_error(n, u.acc) + tiles * u.acc)[..., 0]
     rows += 4 * u.acc * (np.abs(m) + np.abs(lse) + 1)[..., 0] + u.lse * np.abs(lse[..., 0])
     return out, np.where(np.isfinite(lse64), rows, 0.0)
 
@@ -128,16 +149,22 @@ def backward_bounds(
     dout: np.ndarray,
     dlse: np.ndarray,
     u: Arithmetic,
+    *,
+    tokens: int,
 ) -> GradientBounds:
-    """Bound the absolute errors of the gradients of one dense problem."""
+    """Bound the absolute errors of the gradients of one dense problem.
+
+    `tokens` is the number of rows of one head in the whole call: a sink's gradient is a
+    sum over them, of which this problem may hold a part.
+    """
     x = scores_of(d)
     lse, Dv = finite(lse64), d.v.shape[-1]
     dlse = np.where(np.isfinite(lse64), dlse, 0.0)
     live = d.seen & np.isfinite(lse64)[..., None]
     s = finite(x.s)
     P = gradients.weights(x.s, lse64, d.seen)
-    given = 2 * u.acc * (np.abs(s) + np.abs(lse)[..., None]) + u.lse * np.abs(lse)[..., None]
-    dP_ = P * relative(score_error(d, x, u) + given + 4 * u.acc)
+    given = exponential_error(s, lse[..., None], u) + u.lse * np.abs(lse)[..., None]
+    dP_ = P * relative(score_error(d, x, u) + given)
     # What dS subtracts, its magnitude, and its error.
     reach = np.abs(dout) @ np.abs(d.v).mT
     taken = (np.abs(dout) * np.abs(out)).sum(axis=-1)[..., None]
@@ -145,16 +172,18 @@ def backward_bounds(
     size_r = reach + taken + np.abs(dlse)[..., None]
     r_ = (sum_error(Dv + 2, u.acc) + 2 * u.product) * (reach + taken) + u.out * taken
     r_ = r_ + 2 * u.acc * size_r
+    r_ = r_ + u.out_underflow * np.abs(dout).sum(axis=-1)[..., None]
     dS = np.where(live, P * r, 0.0)
     dS_ = np.where(live, dP_ * np.abs(r) + (P + dP_) * r_ + 2 * u.acc * np.abs(dS), 0.0)
-    t, t_ = 1.0, 0.0
+    t: Any = 1.0
+    t_: Any = 0.0
     if d.softcap is not None:
         bent = np.abs(x.capped / d.softcap)
         t, t_ = 1.0 - bent**2, 2 * bent * score_error(d, x, u) / d.softcap + 8 * u.acc
     dA = dS * t
     dA_ = dS_ * t + (np.abs(dS) + dS_) * t_ + u.acc * np.abs(dA)
     tiny = np.where(live, u.weight_underflow, 0.0)
-    stored = dA_ + (u.weight + 2 * u.product) * np.abs(dA) + tiny
+    stored = dA_ + (u.weight + 2 * u.product) * (np.abs(dA) + dA_) + tiny
     scale, Sq, Sk = np.abs(d.scale), d.q.shape[-2], d.k.shape[-2]
     size = gradients.ScoreGradients(
         dq=scale * np.abs(dA) @ np.abs(d.k),
@@ -166,12 +195,14 @@ def backward_bounds(
     return GradientBounds(
         dq=scale * stored @ np.abs(d.k) + sum_error(Sk + 2, u.acc) * size.dq,
         dk=(scale * stored).mT @ np.abs(d.q) + sum_error(Sq + 2, u.acc) * size.dk,
-        dv=(dP_ + (u.weight + 2 * u.product) * P + tiny).mT @ np.abs(dout)
+        dv=(dP_ + (u.weight + 2 * u.product) * (P + dP_) + tiny).mT @ np.abs(dout)
         + sum_error(Sq + 2, u.acc) * size.dv,
         dS=dS_,
         dscale=dA_ * np.abs(x.similar)
-        + np.abs(dA) * sum_error(d.q.shape[-1] + 2, u.acc) * x.magnitude,
-        dsinks=None if d.sink is None else _sink_bound(d.sink, out, lse64, dout, dlse, u),
+        + (np.abs(dA) + dA_)
+        * (sum_error(d.q.shape[-1] + 2, u.acc) + 2 * u.product)
+        * x.magnitude,
+        dsinks=None if d.sink is None else _sink_bound(d.sink, out, lse64, dout, dlse, u, tokens),
         size=size,
     )
 
@@ -183,16 +214,18 @@ def _sink_bound(
     dout: np.ndarray,
     dlse: np.ndarray,
     u: Arithmetic,
+    tokens: int,
 ) -> np.ndarray:
     lse, sink = finite(lse64), finite(sink64)
     weight = np.where(np.isfinite(sink64), np.exp(sink - lse), 0.0)
     taken = (np.abs(dout) * np.abs(out)).sum(axis=-1)
     size = weight * (taken + np.abs(dlse))
-    exponent = u.lse * np.abs(lse) + 2 * u.acc * (np.abs(sink) + np.abs(lse)) + 4 * u.acc
-    delta = (sum_error(out.shape[-1] + 2, u.acc) + u.out) * weight * taken
-    rows = size * relative(exponent) + delta + 2 * u.acc * size
-    n = size.shape[0] * size.shape[2]
-    return np.asarray((rows + sum_error(n, u.acc) * size).sum(axis=(0, 2)))
+    exponent = u.lse * np.abs(lse) + exponential_error(sink, lse, u)
+    delta = (sum_error(out.shape[-1] + 2, u.acc) + u.out) * taken
+    delta = delta + u.out_underflow * np.abs(dout).sum(axis=-1)
+    e = relative(exponent)
+    rows = size * e + weight * (1 + e) * delta + 2 * u.acc * size
+    return np.asarray((rows + sum_error(tokens, u.acc) * size).sum(axis=(0, 2)))
 
 
 def rounded(bound: np.ndarray, exact: np.ndarray, roundoff: float, underflow: float) -> np.ndarray:
@@ -225,16 +258,15 @@ def merge_gradient_bounds(
     whole: tuple[np.ndarray, np.ndarray],
     u: Arithmetic,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bound the errors of what a merge passes to one of its parts."""
+    """Bound the errors of what a merge passes to one of its parts, before rounding."""
     (out_a, lse_a), (out, lse) = part, whole
     w = np.where(np.isfinite(lse_a), np.exp(finite(lse_a) - finite(lse)), 0.0)
-    e = relative(2 * u.acc * (np.abs(finite(lse_a)) + np.abs(finite(lse))) + 4 * u.acc)
+    e = relative(exponential_error(finite(lse_a), finite(lse), u))
     along = (np.abs(dout) * (np.abs(out_a) + np.abs(out))).sum(axis=-1)
     n = dout.shape[-1] + 4
     rows = w * (np.abs(dlse) + along) * (e + sum_error(n, u.acc) + 4 * u.acc)
     values = w[..., None] * np.abs(dout)
-    wide = values * (e + 2 * u.acc)[..., None]
-    return rounded(wide, values, u.out, u.out_underflow), rows + u.lse * rows
+    return values * (e + 2 * u.acc)[..., None], rows
 
 
 def softmax_bound(x: np.ndarray, y: np.ndarray, axis: int, u: Arithmetic) -> np.ndarray:
@@ -242,7 +274,7 @@ def softmax_bound(x: np.ndarray, y: np.ndarray, axis: int, u: Arithmetic) -> np.
     m = finite(x.max(axis=axis, keepdims=True, initial=-np.inf))
     live = np.isfinite(x)
     distance = np.where(live, np.abs(finite(x) - m), 0.0)
-    e = relative(2 * u.acc * (np.abs(finite(x)) + np.abs(m)) + 4 * u.acc + u.acc * distance)
+    e = relative(exponential_error(finite(x), m, u) + u.acc * distance)
     y = finite(y)
     n = live.sum(axis=axis, keepdims=True)
     shared = (y * e).sum(axis=axis, keepdims=True) + 2 * sum_error(n, u.acc)
@@ -254,8 +286,7 @@ def softmax_bound(x: np.ndarray, y: np.ndarray, axis: int, u: Arithmetic) -> np.
 def softmax_gradient_bound(
     dy: np.ndarray, y: np.ndarray, axis: int, u: Arithmetic
 ) -> np.ndarray:
-    """Bound the error of a softmax gradient."""
+    """Bound the error of a softmax gradient, before rounding."""
     along = (np.abs(dy) * y).sum(axis=axis, keepdims=True)
     n = y.shape[axis] + 4
-    bound = y * (np.abs(dy) + along) * (sum_error(n, u.acc) + 4 * u.acc)
-    return rounded(bound, y * (np.abs(dy) + along), u.out, u.out_underflow)
+    return np.asarray(y * (np.abs(dy) + along) * (sum_error(n, u.acc) + 4 * u.acc))

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from attnref.backend import Backend
 from attnref.errors import AttnrefError
 from attnref_conformance import SUITE_VERSION, suite
 from attnref_conformance.case import DTYPES
@@ -37,10 +38,8 @@ def main(arguments: argparse.Namespace) -> int:
         0 if it conforms, 1 if it does not, 2 if the command was not understood.
     """
     console = Console()
-    known = suite.known_clauses()
-    strange = [c for c in arguments.clause if c not in known and c not in {k[0] for k in known}]
-    if strange:
-        console.print(f"no case judges clause {strange[0]!r}; there are {', '.join(known)}")
+    if strange := suite.unknown(arguments.clause):
+        console.print(strange, highlight=False, markup=False)
         return USAGE
     selection = suite.Selection(
         tuple(arguments.clause), tuple(arguments.dtype) or DTYPES, arguments.quick
@@ -66,7 +65,7 @@ def main(arguments: argparse.Namespace) -> int:
     return 0 if report.passed else 1
 
 
-def _run(console: Console, backend: suite.Backend, selection: suite.Selection) -> list[Outcome]:
+def _run(console: Console, backend: Backend, selection: suite.Selection) -> list[Outcome]:
     """Run the trials under a progress bar that says how long it will take."""
     trials = selection.trials()
     outcomes: list[Outcome] = []

@@ -51,6 +51,7 @@ def compare(
     bound = np.broadcast_to(expected.bound, error.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(error > 0, error / bound, 0.0)
+    ratio = np.where(np.isnan(ratio), np.inf, ratio)  # no limit is no permission
     worst = np.unravel_index(int(ratio.argmax()), ratio.shape)
     utilisation, largest = float(ratio[worst]), float(error.max())
     n = int(both.sum())

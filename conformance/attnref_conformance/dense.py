@@ -28,6 +28,7 @@ class Dense:
         scale: `(1, 1, 1)` or `(Hq, 1, 1)`.
         softcap: Bound of the scores, or `None`.
         bias: Broadcasts to `(B, Hq, Sq, Sk)`, or `None`.
+        added: The magnitudes that the bias was added up from; `None` if there was one.
         sink: `(B, Hq, Sq)`, minus infinity where there is none, or `None`.
     """
 
@@ -38,6 +39,7 @@ class Dense:
     scale: np.ndarray
     softcap: float | None = None
     bias: np.ndarray | None = None
+    added: np.ndarray | None = None
     sink: np.ndarray | None = None
 
 
@@ -61,7 +63,7 @@ class Piece:
         """Bring something like `out` to `(B, Hq, Sq, Dv)`."""
         match self.problem:
             case AttentionProblem(q_lens=q_lens):
-                return attention.keep(x, _values(q_lens), 2)
+                return attention.keep(x, _values(q_lens))
             case WindowProblem(window=window, shift=shift):
                 return windows.heads_first(x, window, shift)
         return packed.heads_first(x[self.queries])
@@ -70,7 +72,7 @@ class Piece:
         """Bring something like `lse` to `(B, Hq, Sq)`."""
         match self.problem:
             case AttentionProblem(q_lens=q_lens):
-                return attention.keep(x, _values(q_lens), 2)
+                return attention.keep(x, _values(q_lens))
             case WindowProblem(window=window, shift=shift):
                 return windows.heads_first(x[..., None], window, shift)[..., 0]
         return x[None, :, self.queries]
@@ -137,9 +139,9 @@ def of_attention(p: AttentionProblem) -> Dense:
         kv_lens=kv_lens,
     )
     return Dense(
-        q=attention.keep(wide(p.q), q_lens, 2),
-        k=scores.repeat_heads(attention.keep(wide(p.k), kv_lens, 2), s.Hq),
-        v=scores.repeat_heads(attention.keep(wide(p.v), kv_lens, 2), s.Hq),
+        q=attention.keep(wide(p.q), q_lens),
+        k=scores.repeat_heads(attention.keep(wide(p.k), kv_lens), s.Hq),
+        v=scores.repeat_heads(attention.keep(wide(p.v), kv_lens), s.Hq),
         seen=seen,
         scale=np.full((1, 1, 1), p.scale),
         softcap=p.softcap,
@@ -151,6 +153,11 @@ def of_attention(p: AttentionProblem) -> Dense:
 def of_windows(p: WindowProblem) -> Dense:
     """Cut a map into windows; the batch of the dense problem is the windows."""
     B, G, place = p.q.shape[0], p.extents, (p.window, p.shift)
+    bias = _values(p.bias)
+    added = windows.pair_bias(
+        G, *place, B, None if bias is None else np.abs(bias),
+        -np.inf if p.wrap_bias == -np.inf else abs(p.wrap_bias),
+    )  # fmt: skip
     key_mask = np.ones((B, *G), bool) if p.key_mask is None else wide(p.key_mask)
     q, k, v = (windows.heads_first(wide(x), *place) for x in (p.q, p.k, p.v))
     return Dense(
@@ -159,5 +166,6 @@ def of_windows(p: WindowProblem) -> Dense:
         v=v,
         seen=windows.allowed(G, *place, key_mask, wrap=p.wrap_bias != -np.inf),
         scale=np.reshape(wide(p.scale) if p.scale_per_head else p.scale, (-1, 1, 1)),
-        bias=windows.pair_bias(G, *place, B, _values(p.bias), p.wrap_bias),
+        bias=windows.pair_bias(G, *place, B, bias, p.wrap_bias),
+        added=added,
     )

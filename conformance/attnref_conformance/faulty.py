@@ -3,6 +3,9 @@
 A fault is a few lines over the judge's own tiled computation, and breaks the clause that
 it names. `attnref conform attnref_conformance.faulty:dropped_rescale` must fail. `HONEST`
 holds the other side: correct variants that must pass.
+
+Every clause that a backend alone can break has a fault. A4 (sizes of zero), A7, H1, H3 and
+H4 have none: they are promises of the core, and judged by its own tests.
 """
 
 from collections.abc import Callable
@@ -45,6 +48,37 @@ HONEST: dict[str, Backend] = {
     )
 }
 """Correct variants: other tiles, other orders, weights rounded or not."""
+
+
+class _TensorFloat(Tiled):
+    """Rounds the factors of float32 products to TF32."""
+
+    profile = "tf32"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, tile=32, round_weights=True)
+        self.profile = "tf32"
+
+    def narrow(self, d: Dense, acc: np.dtype[Any]) -> Dense:
+        """Round what enters products, and nothing else."""
+        d = super().narrow(d, acc)
+        return replace(d, q=_short(d.q), k=_short(d.k), v=_short(d.v))
+
+    def stored(self, p: np.ndarray, dtype: str) -> np.ndarray:
+        """Round the weights too."""
+        return _short(super().stored(p, dtype)) if dtype == "float32" else super().stored(p, dtype)
+
+
+def _short(x: np.ndarray) -> np.ndarray:
+    """Round float32 to the ten bits of TF32, to nearest even."""
+    if x.dtype != np.float32:
+        return x
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    near = (bits + np.uint32(0xFFF) + ((bits >> np.uint32(13)) & np.uint32(1))) & ~np.uint32(0x1FFF)
+    return np.where(np.isfinite(x), near.view(np.float32), x)
+
+
+HONEST["honest_tf32"] = _TensorFloat("honest_tf32")
 
 T = TypeVar("T", bound=type[Tiled])
 
@@ -106,6 +140,16 @@ class HalfLse(Tiled):
         return Result(out, lse.astype(out.dtype))  # type: ignore[union-attr]
 
 
+@_breaks("A3")
+class OutInSingle(Tiled):
+    """Returns half precisions in float32."""
+
+    def attended(self, p: Any) -> Result:
+        out, lse = super().attended(p)
+        half = p.dtype in ("float16", "bfloat16")
+        return Result(out.astype(np.float32) if half else out, lse)
+
+
 @_breaks("A5")
 class MutatedInput(Tiled):
     """Scales the queries in place."""
@@ -123,11 +167,8 @@ class ReturnedView(Tiled):
 
     def attended(self, p: Any) -> Result:
         result = super().attended(p)
-        same = result.out.shape == p.v.shape and p.v.flags.writeable
-        if not same or result.out.dtype != p.v.dtype:
-            return result
-        p.v[...] = result.out
-        return Result(p.v, result.lse)
+        same = np.array_equal(result.out, p.v) and result.out.dtype == p.v.dtype
+        return Result(p.v, result.lse) if same else result
 
 
 @_breaks("A5")
@@ -360,6 +401,23 @@ class EmptyRowsAverage(Tiled):
         return super().rows(replace(d, seen=seen | nothing), dtype)
 
 
+@_breaks("C4")
+class RowsPastALengthAnswer(_Seen):
+    """Ignores the lengths of the queries."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        return replace(p, q_offset=p.offset, q_lens=None)
+
+
+@_breaks("C4")
+class EndOfTheArray(_Seen):
+    """Lines up with the last key of the array instead of the last of each length."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        s = p.sizes
+        return replace(p, q_offset=s.Sk - s.Sq) if isinstance(p.q_offset, str) else p
+
+
 @_breaks("C5")
 class EmptyRowsNan(Tiled):
     """Divides by an empty sum."""
@@ -489,6 +547,36 @@ class SinkNotInLse(Tiled):
         return out, np.log(np.maximum(rest, 0)).astype(lse.dtype)
 
 
+@_breaks("D4")
+class SinkGradientMissing(Tiled):
+    """Passes nothing back to the sinks."""
+
+    def attention_gradients(self, p: Any, *rest: Any) -> Any:
+        done = super().attention_gradients(p, *rest)
+        if getattr(p, "sinks", None) is None:
+            return done
+        return done._replace(dsinks=np.zeros_like(done.dsinks))
+
+
+@_breaks("D3")
+class MergeInHalf(Tiled):
+    """Merges in half precision."""
+
+    def merged(self, p: Any) -> Result:
+        out, lse = super().merged(p)
+        return Result(out.astype(np.float16).astype(out.dtype), lse)
+
+
+@_breaks("D5")
+class SoftmaxWithoutMaximum(Tiled):
+    """Exponentiates the scores as they are."""
+
+    def softmax(self, p: Any) -> np.ndarray:
+        e = np.exp(p.x.astype(self.accumulator(p)))
+        total = e.sum(axis=p.axis, keepdims=True)
+        return np.asarray(e / np.where(total == 0, 1, total))
+
+
 @_breaks("D5")
 class SoftmaxOfNothingIsUniform(Tiled):
     """Gives a slice of minus infinities equal weights."""
@@ -544,6 +632,34 @@ class LseRecomputed(Tiled):
         super().piece_gradients(piece, d, out, dout, own, dlse, total, dtype)
 
 
+@_breaks("E3")
+class SharedSumsInHalf(Tiled):
+    """Sums the gradients of shared things in half precision."""
+
+    def add_shared(
+        self, d: Dense, at: slice, dS: np.ndarray, dA: np.ndarray, total: dict[str, np.ndarray]
+    ) -> None:
+        super().add_shared(d, at, dS, dA, total)
+        for name in {"bias", "scale"} & set(total):
+            total[name][...] = total[name].astype(np.float16)
+
+
+@_breaks("E3")
+class GroupSumInHalf(Tiled):
+    """Rounds each query head's gradient of a shared head before they are added."""
+
+    def piece_gradients(self, piece: Piece, d: Dense, *rest: Any) -> None:
+        super().piece_gradients(_RoundedHeads(**vars(piece)), d, *rest)
+
+
+class _RoundedHeads(Piece):
+    """A piece whose heads are rounded before they are added up."""
+
+    def put(self, name: str, into: np.ndarray, x: np.ndarray) -> None:
+        x = x.astype(np.float16).astype(x.dtype) if name in ("dk", "dv") else x
+        super().put(name, into, x)
+
+
 @_breaks("A2")
 class GroupSumMissing(Tiled):
     """Gives a shared head the gradient of its first query head alone."""
@@ -580,6 +696,16 @@ class SequencesMeet(Tiled):
         return super().pieces(p)
 
 
+@_breaks("F1")
+class OneOffsetForAll(Tiled):
+    """Takes the first sequence's offset for every one."""
+
+    def pieces(self, p: Any) -> Any:
+        if isinstance(p, VarlenProblem) and not isinstance(p.offset, int):
+            p = replace(p, q_offset=np.broadcast_to(p.offset[:1], p.offset.shape))
+        return super().pieces(p)
+
+
 # ---- G: windows --------------------------------------------------------------------
 
 
@@ -591,6 +717,39 @@ class _OtherMap(Tiled):
 
     def pieces(self, p: Any) -> Any:
         return super().pieces(self.other(p) if isinstance(p, WindowProblem) else p)
+
+
+@_breaks("G1")
+class HeadsBeforeThree(Tiled):
+    """Reads a packed projection as heads first, then q, k and v."""
+
+    def pieces(self, p: Any) -> Any:
+        if isinstance(p, WindowProblem) and p.qkv is not None:
+            *rest, three, H, D = p.qkv.shape
+            x = np.ascontiguousarray(p.qkv).reshape(*rest, H, three, D)
+            p = replace(p, q=x[..., 0, :], k=x[..., 1, :], v=x[..., 2, :])
+        return super().pieces(p)
+
+
+@_breaks("G7")
+class ShiftRemembered(_OtherMap):
+    """Drops the shift for good once a map was covered by one window."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.dropped = False
+
+    def other(self, p: WindowProblem) -> WindowProblem:
+        self.dropped |= all(w >= g for w, g in zip(p.window, p.extents, strict=True))
+        return replace(p, shift=(0,) * len(p.shift)) if self.dropped else p
+
+
+@_breaks("G2")
+class WindowsShiftedOnce(_OtherMap):
+    """Shifts the first axis alone."""
+
+    def other(self, p: WindowProblem) -> WindowProblem:
+        return replace(p, shift=(p.shift[0], *(0,) * (len(p.shift) - 1)))
 
 
 @_breaks("G2")
@@ -656,6 +815,27 @@ class KeyMaskIgnored(_OtherMap):
 
     def other(self, p: WindowProblem) -> WindowProblem:
         return replace(p, key_mask=None)
+
+
+@_breaks("G6")
+class HiddenTokensDoNotAsk(Tiled):
+    """Gives tokens that the key mask hides no output."""
+
+    def attended(self, p: Any) -> Result:
+        out, lse = super().attended(p)
+        if not isinstance(p, WindowProblem) or p.key_mask is None:
+            return Result(out, lse)
+        asks = p.key_mask[..., None]
+        return Result(np.where(asks[..., None], out, 0).astype(out.dtype), lse)
+
+
+@_breaks("G6")
+class ScaleOfTheFirstHead(_OtherMap):
+    """Takes the first head's scale for all."""
+
+    def other(self, p: WindowProblem) -> WindowProblem:
+        same = np.full_like(p.scale, p.scale[0]) if p.scale_per_head else p.scale
+        return replace(p, scale=same)
 
 
 @_breaks("G6")

@@ -123,7 +123,7 @@ class Tiled:
 
     def narrow(self, d: Dense, acc: np.dtype[Any]) -> Dense:
         """Bring a dense problem from float64 to the accumulator."""
-        named = {
+        named: dict[str, Any] = {
             name: x.astype(acc)
             for name, x in vars(d).items()
             if isinstance(x, np.ndarray) and x.dtype != bool
@@ -299,9 +299,9 @@ class Tiled:
         dlse = np.zeros(result.lse.shape, acc) if dlse is None else dlse  # type: ignore[union-attr]
         for piece in self.pieces(p):
             d = self.narrow(piece.dense, acc)
-            given = [piece.rows(x.astype(acc)) for x in (result.out, dout)]
-            sums = [piece.lse(x.astype(acc)) for x in (result.lse, dlse)]
-            self.piece_gradients(piece, d, *given, *sums, total, p.dtype)
+            out, above = (piece.rows(x.astype(acc)) for x in (result.out, dout))
+            lse, beside = (piece.lse(x.astype(acc)) for x in (result.lse, dlse))
+            self.piece_gradients(piece, d, out, above, lse, beside, total, p.dtype)
         done = {n: self.finished(total[n], getattr(p, n)) for n in names}
         if not isinstance(p, WindowProblem):
             return AttentionGradients(*(done.get(n) for n in ("q", "k", "v", "bias", "sinks")))

@@ -13,6 +13,7 @@ import numpy as np
 from attnref import arrays
 from attnref.problem import (
     AnyProblem,
+    AttentionProblem,
     MergeProblem,
     Result,
     SoftmaxProblem,
@@ -130,12 +131,18 @@ def _backward_bounds(
     summed: dict[str, np.ndarray] = {n: np.zeros(x.shape) for n, x in _inputs(p).items()}
     for piece in pieces(p):
         g = bounds.backward_bounds(
-            piece.dense, piece.rows(out), piece.lse(lse), piece.rows(dout), piece.lse(dlse), u
-        )
+            piece.dense, piece.rows(out), piece.lse(lse), piece.rows(dout), piece.lse(dlse), u,
+            tokens=_tokens(p),
+        )  # fmt: skip
         _add(summed, piece, g, u)
     if isinstance(p, WindowProblem) and p.qkv is not None:
         summed["dqkv"] = np.stack([summed[n] for n in ("dq", "dk", "dv")], axis=-3)
     return summed
+
+
+def _tokens(p: AnyProblem) -> int:
+    """Count the rows of one head."""
+    return int(p.q.shape[0] * p.q.shape[2] if isinstance(p, AttentionProblem) else p.q.shape[0])
 
 
 def _inputs(p: AnyProblem) -> dict[str, Any]:

@@ -21,13 +21,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name = metafunc.config.getoption("--attnref-backend")
     if not name:
         raise pytest.UsageError("name the backend to judge: --attnref-backend NAME")
-    from attnref_conformance.suite import Selection  # noqa: PLC0415  # loads the suite
+    from attnref_conformance.suite import Selection, unknown  # noqa: PLC0415  # loads the suite
 
     clauses = tuple(metafunc.config.getoption("--attnref-clause"))
     quick = bool(metafunc.config.getoption("--attnref-quick"))
+    if strange := unknown(clauses):
+        raise pytest.UsageError(strange)
     trials = Selection(clauses=clauses, quick=quick).trials()
-    if not trials:
-        raise pytest.UsageError(f"no case judges clause {', '.join(clauses)}")
     metafunc.parametrize("attnref_trial", trials, ids=[trial.id for trial in trials])
 
 

@@ -108,8 +108,8 @@ def _windows_in_turn(backend: Backend) -> None:
 
 
 def _same(first: np.ndarray, again: np.ndarray, when: str) -> None:
-    wide = [x.astype(np.float64) for x in (first, again)]
-    if not np.allclose(*wide, rtol=1e-5, atol=1e-6, equal_nan=True):
+    x, y = first.astype(np.float64), again.astype(np.float64)
+    if not np.allclose(x, y, rtol=1e-5, atol=1e-6, equal_nan=True):
         raise Finding(f"answered differently {when}")
 
 

@@ -74,8 +74,10 @@ def resolve(name: str) -> Backend:
         sys.path.insert(0, "")
     try:
         backend = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise AttnrefError(f"{name!r} cannot be loaded: {error}") from None
+    except Exception as error:  # noqa: BLE001  # whatever somebody's import raises
+        raise AttnrefError(f"{name!r} cannot be loaded: {type(error).__name__}: {error}") from None
+    if isinstance(backend, type):
+        raise AttnrefError(f"{name!r} is a class; name an instance of it")
     if not isinstance(backend, Backend):
         raise AttnrefError(f"{name!r} is not a backend; see attnref.backend")
     return backend
@@ -85,6 +87,13 @@ def run(backend: Backend, trials: Iterable[AnyTrial]) -> Iterator[Outcome]:
     """Judge a backend, one outcome at a time."""
     for trial in trials:
         yield trial.run(backend)
+
+
+def unknown(clauses: Iterable[str]) -> str:
+    """Say which clause or family no case judges, and which there are; empty if all are known."""
+    known = known_clauses()
+    strange = [c for c in clauses if c not in known and c not in {k[0] for k in known}]
+    return f"no case judges clause {strange[0]!r}; there are {', '.join(known)}" if strange else ""
 
 
 def known_clauses(trials: Sequence[AnyTrial] | None = None) -> list[str]:

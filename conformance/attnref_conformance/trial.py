@@ -20,7 +20,7 @@ from attnref import arrays, normalize
 from attnref.arrays import Array
 from attnref.backend import Backend
 from attnref.errors import Reason, UnsupportedError
-from attnref.problem import AnyProblem, Problem, Result
+from attnref.problem import AnyProblem, Gradients, Problem, Result
 from attnref.reference import wide
 from attnref.spec.softmax import Rows, merge_rows
 from attnref_conformance import honest, oracle
@@ -68,7 +68,11 @@ class Trial:
     def run(self, backend: Backend) -> Outcome:
         """Judge the backend."""
         start = time.perf_counter()
-        outcome = _Judgement(self, backend).outcome()
+        try:
+            outcome = _Judgement(self, backend).outcome()
+        except Exception as error:  # noqa: BLE001  # a case that cannot be made; the run goes on
+            outcome = Outcome(self.id, self.clause, 0, "", self.dtype, (), Status.ERROR,
+                              f"the judge failed: {type(error).__name__}: {error}")  # fmt: skip
         return replace(outcome, seconds=time.perf_counter() - start)
 
 
@@ -102,6 +106,13 @@ class _Judgement:
     def arithmetic(self) -> Arithmetic:
         return arithmetic(getattr(self.backend, "profile", DEFAULT), self.trial.dtype)
 
+    @property
+    def _misses(self) -> Status:
+        """What a wrong value is: a matter of quality where the backend promised nothing."""
+        promised = self.trial.case.promised
+        kept = promised is None or getattr(self.backend, promised, False)
+        return Status.FAIL if kept else Status.QUALITY
+
     def outcome(self) -> Outcome:
         """Judge, and turn whatever happens into an outcome."""
         about = Outcome(
@@ -116,10 +127,7 @@ class _Judgement:
         try:
             return self._judge(about)
         except Finding as finding:
-            promised = self.trial.case.promised
-            kept = promised is None or getattr(self.backend, promised, False)
-            status = finding.status if kept else Status.QUALITY
-            return replace(about, status=status, message=str(finding))
+            return replace(about, status=finding.status, message=str(finding))
         except Exception as error:  # noqa: BLE001  # whatever it is, the run goes on
             message = f"the judge failed: {type(error).__name__}: {error}"
             return replace(about, status=Status.ERROR, message=message)
@@ -233,7 +241,7 @@ class _Judgement:
         """Call a public function, and hold the backend to everything it promised."""
         before = {n: self.backend.to_numpy(x).tobytes() for n, x in given.items()}
         with attnref.trace() as ran, watched():
-            answer = getattr(attnref, name)(*positional, **options, backend=self.backend)
+            answer = getattr(attnref, name)(*positional, **options, backend=_Formal(self.backend))
         if {run.backend for run in ran} != {self.backend.name}:
             raise Finding("did not run: the trace shows " + (", ".join(map(str, ran)) or "nothing"))
         for n, x in given.items():
@@ -264,20 +272,21 @@ class _Judgement:
     ) -> Outcome:
         worst, ratio = Comparison(), 0.0
         floor = honest.errors(self.problem, expected, self.given)
-        if self.trial.dtype == "float64":
-            floor = dict.fromkeys(floor, 0.0)  # the oracle has no digits to spare
+        if self.trial.dtype == "float64" or self.arithmetic.product:
+            # The oracle has no digits to spare, and no honest computation is in TF32.
+            floor = dict.fromkeys(floor, 0.0)
         for name, want in expected.items():
             native = returned[name]
             if native is None:
                 raise Finding(f"returned no {name}")
-            if self.trial.case.exact:
+            if self.trial.case.exact and not self.arithmetic.product:
                 want = replace(want, bound=np.zeros_like(want.bound))  # noqa: PLW2901
             plain = tuple(range(want.value.ndim))
             order = orders[want.follows] if want.follows else plain
             order = order if len(order) == len(plain) else plain
             got = compare(name, native, self.backend.to_numpy(native), want, order)
             if got.problem:
-                raise Finding(got.problem)
+                raise Finding(got.problem, self._misses)
             worst = max(worst, got, key=lambda c: c.utilisation)
             if floor[name] > 0:
                 ratio = max(ratio, got.error / floor[name])
@@ -286,6 +295,28 @@ class _Judgement:
             message = f"{ratio:.1f} times the error of an honest computation in this precision"
             return replace(about, status=Status.QUALITY, message=message)
         return about
+
+
+class _Formal:
+    """A backend that is held to the form of its answers: named tuples and nothing else."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def forward(self, problem: Problem) -> Result:
+        return _named(self._backend.forward(problem), Result, "Result")
+
+    def backward(self, *given: Any) -> Any:
+        return _named(self._backend.backward(*given), Gradients, "gradients of the operation")
+
+
+def _named(answer: Any, kind: Any, meant: str) -> Any:
+    if not isinstance(answer, kind):
+        raise Finding(f"returned a {type(answer).__name__}, not the named {meant}")
+    return answer
 
 
 def _merged(part: Result) -> Result:
@@ -299,7 +330,8 @@ def declined(backend: Backend, problem: Problem) -> list[Reason]:
     """Ask a backend for its reasons, and hold the answer to its form."""
     with watched():
         reasons = [*backend.available(), *backend.unsupported(problem)]
-    wrong = [r for r in reasons if not isinstance(r, Reason) or not r.code or not r.sentence]
+    said: list[object] = list(reasons)
+    wrong = [r for r in said if not (isinstance(r, Reason) and r.code and r.sentence)]
     if wrong:
         raise Finding(f"gave {wrong[0]!r} for a reason; a Reason with code and sentence is meant")
     return reasons
@@ -311,6 +343,9 @@ def must_refuse(backend: Backend, problem: Problem) -> None:
         backend.forward(problem)
     except UnsupportedError:
         return
+    except (Exception, SystemExit) as error:
+        raised = f"{type(error).__name__}: {error}"
+        raise Finding(f"declined the call and, called, raised {raised}", Status.CRASH) from error
     raise Finding("declined the call in words and computed it when called")
 
 
@@ -341,6 +376,8 @@ def watched() -> Iterator[None]:
         warnings.simplefilter("always")
         try:
             yield
+        except Finding:
+            raise
         except UnsupportedError as error:
             raise Finding(f"declared the call supported and refused it: {error}") from None
         except (Exception, SystemExit) as error:

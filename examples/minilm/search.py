@@ -5,8 +5,9 @@ Usage: python search.py --backend numpy "How do plants make food?"
 
 import argparse
 
-import minilm
 import numpy as np
+
+import minilm
 
 SENTENCES = (
     "Photosynthesis turns sunlight, water and carbon dioxide into sugar and oxygen.",

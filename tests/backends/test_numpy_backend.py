@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from attnref_numpy import backend, blocks, gradients, lattice, scores
 
 import attnref
 from attnref import normalize
 from attnref.problem import AttentionProblem, Problem, Result, SoftmaxProblem
+from attnref_numpy import backend, blocks, gradients, lattice, scores
 
 
 def random(*shape: int) -> np.ndarray:
@@ -86,9 +86,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-def test_blocks_change_nothing(
-    options: dict[str, Any], request: pytest.FixtureRequest
-) -> None:
+def test_blocks_change_nothing(options: dict[str, Any], request: pytest.FixtureRequest) -> None:
     """Blocks far smaller than the problem give the result of one block."""
     problem = attention(23, 31, **options)
     expected = both_ways(problem)
@@ -113,7 +111,7 @@ def test_chunks_of_windows_change_nothing(request: pytest.FixtureRequest) -> Non
         np.testing.assert_allclose(many, one, rtol=1e-12, atol=1e-12)
 
 
-def test_one_row_always_fits(small_blocks: None) -> None:  # noqa: ARG001
+def test_one_row_always_fits(small_blocks: None) -> None:
     """A row with more keys than a block holds is a block of its own."""
     problem = attention(3, 100)
     expected = attnref.attention(problem.q, problem.k, problem.v, backend="reference")
@@ -152,7 +150,7 @@ def test_a_broadcast_bias_has_no_dense_gradient() -> None:
     assert held < 2048 * 2048 * 4
 
 
-def test_blocks_are_pure(small_blocks: None) -> None:  # noqa: ARG001
+def test_blocks_are_pure(small_blocks: None) -> None:
     """A block's gradients do not depend on which blocks ran before it."""
     problem = attention(9, 9, causal=True)
     head = next(_heads(problem))
@@ -171,7 +169,7 @@ def test_blocks_are_pure(small_blocks: None) -> None:  # noqa: ARG001
 
 
 def _heads(problem: AttentionProblem) -> Any:
-    from attnref_numpy.sequences import call_of  # noqa: PLC0415  # only here
+    from attnref_numpy.sequences import call_of  # only here
 
     call = call_of(problem)
     return (call.head(*at) for at in call.heads())

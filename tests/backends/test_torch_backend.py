@@ -5,16 +5,15 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+import torch
 
 import attnref
 from attnref import normalize
-
-torch = pytest.importorskip("torch")
-
-from attnref_torch import backend, fused  # noqa: E402
-from attnref_torch.backend import UNDERSTOOD  # noqa: E402
-from attnref_torch.call import BLOCK, ROWS  # noqa: E402
+from attnref_torch import backend, fused
+from attnref_torch.backend import UNDERSTOOD
+from attnref_torch.call import BLOCK, ROWS
 
 NAN, INF = float("nan"), float("inf")
 
@@ -61,9 +60,7 @@ TILED = {
 
 
 @pytest.mark.parametrize("options", FUSED.values(), ids=FUSED)
-def test_fused_where_it_says_the_same(
-    calls: list[str], options: dict[str, Any]
-) -> None:
+def test_fused_where_it_says_the_same(calls: list[str], options: dict[str, Any]) -> None:
     """A call that torch's kernel can express goes through it."""
     q, k, v = inputs()
     out = attnref.attention(q, k, v, **options, backend="torch")
@@ -113,9 +110,7 @@ def test_fused_restores_holes_without_looking(Sk: int) -> None:
     filled, first = fused._filled(v)
     seen = first <= torch.arange(5)[:, None]
     assert torch.equal(filled, torch.where(v.isnan(), 0.0, v))
-    exact = attnref.attention(
-        q, k, v, causal=True, q_offset="start", backend="reference"
-    )
+    exact = attnref.attention(q, k, v, causal=True, q_offset="start", backend="reference")
     assert torch.equal(seen.repeat_interleave(2, dim=1), exact.isnan())
 
 
@@ -179,9 +174,7 @@ class _Newer(attnref.problem.SoftmaxProblem):
 def test_unknown_features_are_refused() -> None:
     """A feature that is newer than the backend is a reason, and not ignored (H2)."""
     problem = _Newer(x=torch.zeros(3), axis=0)
-    assert [str(r) for r in backend.unsupported(problem)] == [
-        "temperature is not implemented"
-    ]
+    assert [str(r) for r in backend.unsupported(problem)] == ["temperature is not implemented"]
     with pytest.raises(attnref.UnsupportedError, match="temperature"):
         backend.forward(problem)
 
@@ -195,9 +188,7 @@ def test_unknown_devices_are_refused() -> None:
 def test_every_feature_is_understood() -> None:
     """What the core knows of windows by axes is understood for one to three."""
     x = torch.zeros(1, 4, 4, 4, 2, 8)
-    problem = replace(
-        normalize.window_attention(x, x, x, window=2), with_gradients=True
-    )
+    problem = replace(normalize.window_attention(x, x, x, window=2), with_gradients=True)
     assert problem.features <= UNDERSTOOD["window_attention"]
     assert not backend.unsupported(problem)
 
@@ -227,8 +218,6 @@ def test_import_does_not_load_torch() -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_arrays_come_and_go(dtype: str) -> None:
     """The judge's arrays arrive with their values and strides, and come back."""
-    np = pytest.importorskip("numpy")
-    pytest.importorskip("ml_dtypes")
     x = np.arange(6.0).reshape(2, 3).astype(dtype).T
     there = backend.from_numpy(x)
     assert there.stride() == (1, 3)

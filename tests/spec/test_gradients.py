@@ -52,9 +52,7 @@ def loss(seeds: tuple[np.ndarray, np.ndarray], **case: Any) -> float:
 
 def backward(seeds: tuple[np.ndarray, np.ndarray], **case: Any) -> dict[str, Any]:
     """Run the specification's backward on its own forward."""
-    return attention_backward(
-        *seeds, out=(r := attention(**case)).out, lse=r.lse, **case
-    )._asdict()
+    return attention_backward(*seeds, out=(r := attention(**case)).out, lse=r.lse, **case)._asdict()
 
 
 def some_options(rng: np.random.Generator) -> dict[str, Case]:
@@ -94,9 +92,7 @@ def test_gradients_of_q_k_v_and_sinks_are_the_slopes(
     case = x | {"scale": 0.7} | some_options(rng)[name]
     got = backward(seeds, **case)
     for n in "qkv":
-        assert slope(lambda t, n=n: loss(seeds, **{**case, n: t}), case[n]) == near(
-            got[f"d{n}"]
-        )
+        assert slope(lambda t, n=n: loss(seeds, **{**case, n: t}), case[n]) == near(got[f"d{n}"])
     if "sinks" in case:
         expected = slope(lambda t: loss(seeds, **{**case, "sinks": t}), case["sinks"])
         assert expected == near(got["dsinks"])
@@ -138,9 +134,7 @@ def test_a_bias_gradient_is_summed_over_its_broadcast(
     }
     got = backward(seeds, **case)["dbias"]
     assert shape == got.shape
-    assert slope(lambda t: loss(seeds, **{**case, "bias": t}), case["bias"]) == near(
-        got
-    )
+    assert slope(lambda t: loss(seeds, **{**case, "bias": t}), case["bias"]) == near(got)
 
 
 def test_gradients_agree_with_50_digits(rng: np.random.Generator) -> None:
@@ -161,12 +155,8 @@ def test_gradients_agree_with_50_digits(rng: np.random.Generator) -> None:
         for i in range(2):
             e = [mpmath.exp(p["sinks"][0])]
             for j in range(3):
-                a = mpmath.mpf("0.75") * sum(
-                    p["q"][2 * i + d] * p["k"][2 * j + d] for d in (0, 1)
-                )
-                e.append(
-                    mpmath.exp(1.25 * mpmath.tanh(a / 1.25) + p["bias"][3 * i + j])
-                )
+                a = mpmath.mpf("0.75") * sum(p["q"][2 * i + d] * p["k"][2 * j + d] for d in (0, 1))
+                e.append(mpmath.exp(1.25 * mpmath.tanh(a / 1.25) + p["bias"][3 * i + j]))
             l = mpmath.fsum(e)  # the letter of the equation
             total += float(seeds[1][0, 0, i]) * mpmath.log(l)
             for d in (0, 1):
@@ -179,8 +169,7 @@ def test_gradients_agree_with_50_digits(rng: np.random.Generator) -> None:
         for name, flat in exact.items():
             for n in range(len(flat)):
                 up, down = (
-                    {**exact, name: [*flat[:n], flat[n] + s * h, *flat[n + 1 :]]}
-                    for s in (1, -1)
+                    {**exact, name: [*flat[:n], flat[n] + s * h, *flat[n + 1 :]]} for s in (1, -1)
                 )
                 expected = float((precise(up) - precise(down)) / (2 * h))
                 assert expected == close(got[f"d{name}"].ravel()[n])
@@ -204,9 +193,7 @@ def test_gradients_agree_with_torchs_tape(
         s = s.masked_fill(~torch.ones(SQ, SK, dtype=torch.bool).tril(1), -INF)
     s = torch.cat([t["sinks"][:, None, None].expand(B, HQ, SQ, 1), s], -1)
     dout, dlse = map(torch.from_numpy, seeds)
-    (
-        (s.softmax(-1)[..., 1:] @ v * dout).sum() + (s.logsumexp(-1) * dlse).sum()
-    ).backward()
+    ((s.softmax(-1)[..., 1:] @ v * dout).sum() + (s.logsumexp(-1) * dlse).sum()).backward()
     for n, tensor in t.items():
         assert tensor.grad.numpy() == close(got[f"d{n}"])
 
@@ -215,9 +202,7 @@ def test_no_gradient_passes_through_an_empty_row(
     x: Case, seeds: tuple[np.ndarray, np.ndarray]
 ) -> None:
     """A row that sees nothing gives zeros, no NaN, and ignores dlse (C5, E1)."""
-    got = backward(
-        seeds, **x, scale=1.0, mask=np.zeros((), bool), bias=np.ones((SQ, SK))
-    )
+    got = backward(seeds, **x, scale=1.0, mask=np.zeros((), bool), bias=np.ones((SQ, SK)))
     for name in ("dq", "dk", "dv", "dbias"):
         assert not got[name].any()
 
@@ -262,12 +247,10 @@ def test_parts_of_a_merged_problem_contribute(
     whole = backward(seeds, **x, scale=1.0)
     rows = attention(**x, scale=1.0)
     halves = [
-        {"k": x["k"][:, :, at], "v": x["v"][:, :, at]}
-        for at in (slice(0, 1), slice(1, None))
+        {"k": x["k"][:, :, at], "v": x["v"][:, :, at]} for at in (slice(0, 1), slice(1, None))
     ]
     a, b = (
-        attention_backward(*seeds, q=x["q"], **half, **rows._asdict(), scale=1.0)
-        for half in halves
+        attention_backward(*seeds, q=x["q"], **half, **rows._asdict(), scale=1.0) for half in halves
     )
     assert whole["dq"] == close(a.dq + b.dq)
     assert whole["dk"] == close(np.concatenate([a.dk, b.dk], axis=2))
@@ -278,9 +261,7 @@ def test_gradients_through_a_merge_are_those_of_the_whole(
     x: Case, seeds: tuple[np.ndarray, np.ndarray]
 ) -> None:
     """Merge, pass back to a part and through it: the chain closes (D3, E1)."""
-    part, rest = (
-        {n: x[n][:, :, at] for n in "kv"} for at in (slice(0, 2), slice(2, None))
-    )
+    part, rest = ({n: x[n][:, :, at] for n in "kv"} for at in (slice(0, 2), slice(2, None)))
     rows, others = (attention(x["q"], **p, scale=1.0) for p in (part, rest))
     dout, dlse = merge_rows_backward(*seeds, rows, merge_rows(rows, others))
     got = attention_backward(dout, dlse, x["q"], **part, **rows._asdict(), scale=1.0)
@@ -311,17 +292,13 @@ def test_sum_to_is_the_transpose_of_broadcasting(
     summed = sum_to(x, shape)
     assert isinstance(summed, np.ndarray)
     assert shape == summed.shape
-    assert float((np.broadcast_to(b, full) * x).sum()) == close(
-        float((b * summed).sum())
-    )
+    assert float((np.broadcast_to(b, full) * x).sum()) == close(float((b * summed).sum()))
 
 
 def test_a_sink_that_is_none_has_no_gradient() -> None:
     """A sink of minus infinity weighs zero, even on a row of minus infinity (D4)."""
     sink = np.array([[[-INF, 0.0]]])
-    got = sink_gradient(
-        sink, np.array([[[-INF, 0.0]]]), np.zeros((1, 1, 2)), np.ones((1, 1, 2))
-    )
+    got = sink_gradient(sink, np.array([[[-INF, 0.0]]]), np.zeros((1, 1, 2)), np.ones((1, 1, 2)))
     assert [1.0] == got.tolist()
 
 

@@ -40,9 +40,7 @@ def x(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_each_sequence_is_attention_by_itself(
-    name: str, x: dict[str, np.ndarray]
-) -> None:
+def test_each_sequence_is_attention_by_itself(name: str, x: dict[str, np.ndarray]) -> None:
     """A loop gives the same; rows past the last offset see nothing (F1)."""
     options = dict(OPTIONS[name])
     out, lse = attention_varlen(**x, cu_q=CU_Q, cu_k=CU_K, scale=0.8, **options)
@@ -73,9 +71,7 @@ def test_packed_gradients_are_the_slopes(
 
     def loss(**changed: np.ndarray) -> float:
         out, lse = attention_varlen(**{**case, **changed})
-        return float(
-            (dout * out).sum() + (dlse * np.where(lse == -np.inf, 0.0, lse)).sum()
-        )
+        return float((dout * out).sum() + (dlse * np.where(lse == -np.inf, 0.0, lse)).sum())
 
     rows = attention_varlen(**case)
     got = attention_varlen_backward(dout, dlse, **case, **rows._asdict())._asdict()
@@ -117,9 +113,7 @@ def test_no_sequences_at_all_are_legal() -> None:
     assert (lse == -np.inf).all()
 
 
-def test_one_sequence_is_a_batch_of_one(
-    x: dict[str, np.ndarray], rng: np.random.Generator
-) -> None:
+def test_one_sequence_is_a_batch_of_one(x: dict[str, np.ndarray], rng: np.random.Generator) -> None:
     """Offsets (0, T) give dense attention and its gradients (F1)."""
     cu_q, cu_k = np.array([0, TQ]), np.array([0, TK])
     heads_first = [np.moveaxis(x[n], 0, 1)[None] for n in "qkv"]
@@ -129,9 +123,7 @@ def test_one_sequence_is_a_batch_of_one(
         attention(*heads_first, scale=1.0),
     )
     assert np.array_equal(dense.lse[0], rows.lse)
-    got = attention_varlen_backward(
-        *seeds, **x, **rows._asdict(), cu_q=cu_q, cu_k=cu_k, scale=1.0
-    )
+    got = attention_varlen_backward(*seeds, **x, **rows._asdict(), cu_q=cu_q, cu_k=cu_k, scale=1.0)
     expected = attention_backward(
         np.moveaxis(seeds[0], 0, 1)[None],
         seeds[1][None],
@@ -144,7 +136,5 @@ def test_one_sequence_is_a_batch_of_one(
 
 def test_sequences_are_walked_with_their_offsets() -> None:
     """Slices and offsets come sequence by sequence (F1)."""
-    walked = list(
-        sequences(np.array([0, 1, 3]), np.array([0, 0, 2]), np.array([4, -5]))
-    )
+    walked = list(sequences(np.array([0, 1, 3]), np.array([0, 0, 2]), np.array([4, -5])))
     assert [(slice(0, 1), slice(0, 0), 4), (slice(1, 3), slice(0, 2), -5)] == walked

@@ -50,10 +50,7 @@ def test_the_scale_multiplies_the_accumulated_product(
     with mpmath.workdps(50):
         expected = np.array(
             [
-                [
-                    [float(scale * mpmath.fdot(zip(i, j, strict=True))) for j in k[b]]
-                    for i in q[b]
-                ]
+                [[float(scale * mpmath.fdot(zip(i, j, strict=True))) for j in k[b]] for i in q[b]]
                 for b in range(2)
             ]
         )
@@ -71,9 +68,7 @@ def test_a_scale_per_head_multiplies_its_own_head(rng: np.random.Generator) -> N
 
 def test_a_head_size_of_zero_scores_zero() -> None:
     """An empty sum is zero (A4)."""
-    assert np.array_equal(
-        np.zeros((2, 3)), similarity(np.ones((2, 0)), np.ones((3, 0)), 7.0)
-    )
+    assert np.array_equal(np.zeros((2, 3)), similarity(np.ones((2, 0)), np.ones((3, 0)), 7.0))
 
 
 @pytest.mark.parametrize("cap", [0.5, 1.0, 30.0])
@@ -81,9 +76,7 @@ def test_the_soft_cap_is_a_scaled_tanh(cap: float) -> None:
     """The cap agrees with 50 digits and bounds every score (B2)."""
     a = np.array([[-1e4, -2.0, -1e-9, 0.0, 1e-9, 3.0, 1e4]])
     with mpmath.workdps(50):
-        expected = np.array(
-            [[float(cap * mpmath.tanh(mpmath.mpf(x) / cap)) for x in a[0]]]
-        )
+        expected = np.array([[float(cap * mpmath.tanh(mpmath.mpf(x) / cap)) for x in a[0]]])
     assert expected == close(soft_cap(a, cap))
     assert (np.abs(soft_cap(a, cap)) <= cap).all()
 
@@ -94,9 +87,7 @@ def test_no_cap_changes_nothing() -> None:
     assert a is soft_cap(a, None)
 
 
-@pytest.mark.parametrize(
-    "shape", [(), (1,), (4,), (3, 1), (3, 4), (2, 1, 4), (2, 3, 4)], ids=str
-)
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (3, 1), (3, 4), (2, 1, 4), (2, 3, 4)], ids=str)
 def test_the_bias_broadcasts_and_comes_after_the_cap(
     shape: tuple[int, ...], rng: np.random.Generator
 ) -> None:

@@ -36,9 +36,7 @@ def exact(s: np.ndarray, v: np.ndarray) -> tuple[list[float], float]:
         total = mpmath.fsum(e)
         out = [
             float(
-                mpmath.fsum(
-                    w * mpmath.mpf(float(y)) for w, y in zip(e, column, strict=True)
-                )
+                mpmath.fsum(w * mpmath.mpf(float(y)) for w, y in zip(e, column, strict=True))
                 / total
             )
             for column in v.T
@@ -79,10 +77,7 @@ def test_any_cut_in_any_order_gives_the_same(cuts: list[int], seed: int) -> None
 
 def test_merging_is_associative_and_commutative(rng: np.random.Generator) -> None:
     """Neither the grouping nor the order of three states matters (D1)."""
-    x, y, z = (
-        from_tile(rng.normal(size=(4, 3)) * 50, rng.normal(size=(3, 2)))
-        for _ in range(3)
-    )
+    x, y, z = (from_tile(rng.normal(size=(4, 3)) * 50, rng.normal(size=(3, 2))) for _ in range(3))
     same(merge(merge(x, y), z), merge(x, merge(y, z)))
     same(merge(x, y), merge(y, x))
 
@@ -130,17 +125,13 @@ def test_emptiness_is_told_by_the_sum() -> None:
 
 
 @pytest.mark.parametrize("bad", [NAN, INF], ids=["NaN", "+inf"])
-def test_a_bad_score_spoils_its_own_row_only(
-    bad: float, rng: np.random.Generator
-) -> None:
+def test_a_bad_score_spoils_its_own_row_only(bad: float, rng: np.random.Generator) -> None:
     """A visible NaN or +inf reaches one row and no other, whatever the tiles (C6)."""
     s, v = rng.normal(size=(3, 6)), rng.normal(size=(6, 2))
     fine = finish(from_tile(s, v))
     s[1, 4] = bad
     for tile in (1, 2, 6):
-        parts = [
-            from_tile(s[:, j : j + tile], v[j : j + tile]) for j in range(0, 6, tile)
-        ]
+        parts = [from_tile(s[:, j : j + tile], v[j : j + tile]) for j in range(0, 6, tile)]
         out, lse = finish(reduce(merge, parts))
         assert not np.isfinite(out[1]).any()
         assert not np.isfinite(lse[1])

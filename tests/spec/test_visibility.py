@@ -14,9 +14,7 @@ BOUND = st.one_of(st.none(), st.integers(0, 6))
 
 def sees(p: int, j: int, left: int | None, right: int | None) -> bool:
     """State clause C2 once more, for one pair of Python integers."""
-    return not (left is not None and j < p - left) and not (
-        right is not None and j > p + right
-    )
+    return not (left is not None and j < p - left) and not (right is not None and j > p + right)
 
 
 @given(p=st.integers(-9, 9), j=st.integers(0, 9), left=BOUND, right=BOUND)
@@ -50,11 +48,7 @@ def test_the_key_span_is_the_hull_of_what_is_visible(
 ) -> None:
     """No visible key lies outside the span, which is empty when none is."""
     last = first + more
-    seen = [
-        j
-        for j in range(Sk)
-        if any(sees(p, j, left, right) for p in range(first, last + 1))
-    ]
+    seen = [j for j in range(Sk) if any(sees(p, j, left, right) for p in range(first, last + 1))]
     start, stop = key_span(first, last, left, right, Sk)
     assert 0 <= start <= stop <= Sk
     assert seen == list(range(start, stop))
@@ -65,9 +59,7 @@ def test_the_key_span_is_the_hull_of_what_is_visible(
     [None, (), (5,), (4, 1), (4, 5), (1, 4, 5), (2, 1, 1, 5), (2, 3, 4, 5)],
     ids=str,
 )
-@pytest.mark.parametrize(
-    "window", [(None, None), (None, 0), (1, None), (1, 2)], ids=str
-)
+@pytest.mark.parametrize("window", [(None, None), (None, 0), (1, None), (1, 2)], ids=str)
 @pytest.mark.parametrize("offset", [0, -2, 3, "per entry"])
 @pytest.mark.parametrize("lengths", [False, True], ids=["whole", "lengths"])
 def test_every_constraint_intersects_with_the_others(
@@ -115,7 +107,5 @@ def test_positions_do_not_wrap_around(kind: type) -> None:
 @pytest.mark.parametrize(("B", "Sq", "Sk"), [(0, 2, 3), (1, 0, 3), (1, 2, 0)])
 def test_zero_sizes_give_empty_visibility(B: int, Sq: int, Sk: int) -> None:
     """Zero sizes are legal everywhere (A4)."""
-    got = visible(
-        B, Sq, Sk, window=(0, 0), q_offset=0, mask=None, q_lens=None, kv_lens=None
-    )
+    got = visible(B, Sq, Sk, window=(0, 0), q_offset=0, mask=None, q_lens=None, kv_lens=None)
     assert (B, 1, Sq, Sk) == got.shape

@@ -53,9 +53,7 @@ every_map = pytest.mark.parametrize(("G", "window", "shift"), MAPS.values(), ids
 class Pair:
     """What clause G2 says about one pair of tokens of a map."""
 
-    def __init__(
-        self, x: Extents, y: Extents, G: Extents, window: Extents, shift: Extents
-    ) -> None:
+    def __init__(self, x: Extents, y: Extents, G: Extents, window: Extents, shift: Extents) -> None:
         self.together, self.wrapped, self.places = True, False, ([], [])
         for i, j, g, w, s in zip(x, y, G, window, shift, strict=True):
             effective = 0 if w >= g else s
@@ -109,9 +107,7 @@ def by_pairs(  # every option
     return out, lse
 
 
-def case(
-    G: Extents, window: Extents, seed: int = 0, B: int = 1, H: int = 2
-) -> dict[str, Any]:
+def case(G: Extents, window: Extents, seed: int = 0, B: int = 1, H: int = 2) -> dict[str, Any]:
     """Draw q, k, v and a bias for a map."""
     rng, N = np.random.default_rng(seed), prod(window)
     return {
@@ -160,9 +156,7 @@ def test_a_hidden_token_is_not_seen_but_asks(name: str, wrap_bias: float) -> Non
 
 
 @every_map
-def test_wrapped_and_allowed_are_the_formula(
-    G: Extents, window: Extents, shift: Extents
-) -> None:
+def test_wrapped_and_allowed_are_the_formula(G: Extents, window: Extents, shift: Extents) -> None:
     """Pair by pair over the real tokens, both predicates agree with G2 and G5."""
     shift = effective_shift(G, window, shift)
     token = partition(np.arange(1, prod(G) + 1).reshape(1, *G), window, shift)
@@ -181,9 +175,7 @@ def test_wrapped_and_allowed_are_the_formula(
         assert pair.wrapped == across[n, i, j]
         assert pair.wrapped != seen[n, i, j]
         met += 1
-    together = sum(
-        Pair(x, y, G, window, shift).together for x in places for y in places
-    )
+    together = sum(Pair(x, y, G, window, shift).together for x in places for y in places)
     assert together == met
 
 
@@ -233,9 +225,7 @@ def test_nan_beyond_the_mask_is_not_heard() -> None:
     assert np.array_equal(clean.out, dirty.out)
 
 
-@pytest.mark.parametrize(
-    "name", ["text 5 by 2", "6x4 by 3x2, mixed shifts", "3x3 by 4"]
-)
+@pytest.mark.parametrize("name", ["text 5 by 2", "6x4 by 3x2, mixed shifts", "3x3 by 4"])
 @pytest.mark.parametrize("wrap_bias", [-INF, -1.0])
 @pytest.mark.parametrize("per_head", [False, True], ids=["one scale", "scale per head"])
 def test_window_gradients_are_the_slopes(
@@ -260,9 +250,7 @@ def test_window_gradients_are_the_slopes(
 
     def loss(**changed: Any) -> float:
         out, lse = window_attention(**{**x, **changed})
-        return float(
-            (dout * out).sum() + (dlse * np.where(lse == -INF, 0.0, lse)).sum()
-        )
+        return float((dout * out).sum() + (dlse * np.where(lse == -INF, 0.0, lse)).sum())
 
     rows = window_attention(**x)
     got = window_attention_backward(dout, dlse, **x, **rows._asdict())._asdict()
@@ -282,9 +270,7 @@ def test_no_bias_has_no_gradient() -> None:
     del x["bias"]
     options = {"window": (2,), "shift": (0,), "scale": 1.0}
     rows = window_attention(**x, **options)
-    got = window_attention_backward(
-        rows.out, rows.lse, **x, **options, **rows._asdict()
-    )
+    got = window_attention_backward(rows.out, rows.lse, **x, **options, **rows._asdict())
     assert got.dbias is None
 
 
@@ -295,9 +281,7 @@ def test_padding_stays_out_of_every_gradient(wrap_bias: float) -> None:
     x["bias"] = x["bias"] + 900.0
     options = {"window": (3,), "shift": (1,), "scale": 1.0, "wrap_bias": wrap_bias}
     rows = window_attention(**x, **options)
-    got = window_attention_backward(
-        rows.out, rows.lse, **x, **options, **rows._asdict()
-    )
+    got = window_attention_backward(rows.out, rows.lse, **x, **options, **rows._asdict())
     assert all(np.isfinite(g).all() for g in got)
 
 
@@ -324,9 +308,7 @@ def test_the_table_and_its_gradient(
     for h, i, j in np.ndindex(bias.shape):
         assert table[index[i, j], h] == bias[h, i, j]
     seed = rng.normal(size=bias.shape)
-    expected = slope(
-        lambda t: float((seed * relative_position_bias(t, window)).sum()), table
-    )
+    expected = slope(lambda t: float((seed * relative_position_bias(t, window)).sum()), table)
     assert expected == near(relative_position_bias_backward(seed, window))
 
 
@@ -336,8 +318,6 @@ def test_zero_sizes_of_maps_are_legal(B: int, H: int) -> None:
     x = case((5, 3), (2, 2), B=B, H=H)
     options = {"window": (2, 2), "shift": (1, 1), "scale": 1.0, "wrap_bias": -1.0}
     rows = window_attention(**x, **options)
-    got = window_attention_backward(
-        rows.out, rows.lse, **x, **options, **rows._asdict()
-    )
+    got = window_attention_backward(rows.out, rows.lse, **x, **options, **rows._asdict())
     assert x["v"].shape == rows.out.shape
     assert [x[n].shape for n in ("q", "k", "v", "bias")] == [g.shape for g in got[:4]]

@@ -99,6 +99,8 @@ CASES = (
     attention("A4-values-of-size-zero", {"Dv": 0}),
     attention("A4-head-size-zero", {"D": 0, "Dv": 6}, options={"scale": 1.0}),
     attention("A4-one-query-one-key", {"Sq": 1, "Sk": 1}),
+    # A5: a result that equals an input is not that input.
+    attention("A5-one-key-gives-back-its-value", {"Hq": 2, "Hkv": 2, "Sq": 1, "D": 8, "Dv": 8}),
     # A6: what is accumulated in which precision.
     attention(
         "A6-long-positive-sum",
@@ -206,6 +208,13 @@ CASES = (
         given={"bias": lambda d: d.normal("Hq Sq Sk"), "sinks": lambda d: d.normal("Hq")},
         parts=(Part.GRADIENTS,),
         merged=True,
+    ),
+    attention("E3-key-head-shared-by-eight", {"Hq": 8, "Hkv": 1, "Sq": 70}, parts=(Part.GRADIENTS,)),
+    attention(
+        "E3-bias-and-sinks-shared-by-all",
+        {"B": 3, "Sq": 70},
+        given={"bias": lambda d: d.normal("1 1 Sk"), "sinks": lambda d: d.normal("Hq")},
+        parts=(Part.GRADIENTS,),
     ),
     attention(
         "E1-one-weight-takes-all",

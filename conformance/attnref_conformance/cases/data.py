@@ -1,5 +1,7 @@
 """Cases of clause D1: data and sizes on which a tiled softmax goes wrong."""
 
+from typing import Any
+
 import numpy as np
 
 from attnref_conformance.case import cast
@@ -9,7 +11,7 @@ _ONE = {"B": 1, "Hq": 1, "Hkv": 1, "Sq": 5, "D": 8, "Dv": 6}
 _SIZES = (1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 257, 521)
 
 
-def _logits(shape: Option) -> dict[str, Option]:
+def _logits(shape: Option) -> dict[str, Any]:
     """Make queries and keys whose score is a given function of the key alone."""
 
     def q(d: Draw) -> np.ndarray:

@@ -30,7 +30,7 @@ def _spoiled(letters: str, lengths: tuple[int, ...], axis: int) -> Option:
     return array
 
 
-def _with(letters: str, at: tuple[object, ...], value: float) -> Option:
+def _with(letters: str, at: tuple[int, ...], value: float) -> Option:
     def array(d: Draw) -> np.ndarray:
         x = d.normal(letters)
         x[at] = value

@@ -65,6 +65,8 @@ def _table(name: str, window: tuple[int, ...]) -> Case:
 
 
 CASES = (
+    _map("E3-bias-and-scale-shared-by-all-windows", (16, 12), window=4, shift=1, bias=True,
+         scales=True),  # fmt: skip
     _map("G1-packed-projection", (8, 8), qkv=True, window=4, shift=2, bias=True),
     _map("G1-packed-projection-on-a-line", (21,), qkv=True, window=5, shift=2),
     _map("G1-values-of-another-size", (8, 8), Dv=9, window=4),
