@@ -12,7 +12,6 @@ import nox
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"  # pip finds a small torch where one is offered
-nox.options.sessions = ["lint", "types", "tests", "conform", "parity"]
 nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent

@@ -55,8 +55,8 @@ def compare(
     worst = np.unravel_index(int(ratio.argmax()), ratio.shape)
     utilisation, largest = float(ratio[worst]), float(error.max())
     n = int(both.sum())
-    spread = float(difference[both].std())
-    bias = float(difference[both].mean()) / (spread / n**0.5) if spread and n > 1 else 0.0
+    mean, spread = float(difference[both].mean()), float(difference[both].std())
+    bias = mean / (spread / n**0.5) if spread else np.copysign(np.inf, mean) if mean else 0.0
     text = ""
     if utilisation > 1:
         at = ", ".join(str(int(i)) for i in worst)

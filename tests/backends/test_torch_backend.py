@@ -11,6 +11,7 @@ import torch
 
 import attnref
 from attnref import normalize
+from attnref_conformance.case import cast
 from attnref_torch import backend, fused
 from attnref_torch.backend import UNDERSTOOD
 from attnref_torch.call import BLOCK, ROWS
@@ -218,7 +219,7 @@ def test_import_does_not_load_torch() -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_arrays_come_and_go(dtype: str) -> None:
     """The judge's arrays arrive with their values and strides, and come back."""
-    x = np.arange(6.0).reshape(2, 3).astype(dtype).T
+    x = cast(np.arange(6.0).reshape(2, 3), dtype).T
     there = backend.from_numpy(x)
     assert there.stride() == (1, 3)
     assert np.array_equal(backend.to_numpy(there), x)
