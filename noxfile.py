@@ -121,10 +121,23 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def support(session: nox.Session) -> None:
-    """Write the README's table of what each backend supports."""
+def reports(session: nox.Session) -> None:
+    """Judge every backend again and write the README's support table from the reports."""
     install(session, "conformance", "torch")
-    session.run("attnref", "backends", "--markdown", str(ROOT / "README.md"))
+    folder = ROOT / "conformance" / "reports"
+    for backend in BACKENDS:
+        session.run("attnref", "conform", backend, "--report", str(folder))
+    page = str(ROOT / "README.md")
+    session.run("python", "-m", "attnref_conformance.support", str(folder), page)
+
+
+@nox.session(default=False)
+def evidence(session: nox.Session) -> None:
+    """Fail if a committed report is of other sources than these."""
+    install(session, "conformance", "torch")
+    folder = ROOT / "conformance" / "reports"
+    page = str(ROOT / "README.md")
+    session.run("python", "-m", "attnref_conformance.support", str(folder), page, "--check")
 
 
 if __name__ == "__main__":

@@ -123,8 +123,10 @@ def _operations(backend: Any) -> list[tuple[str, str]]:
 
 _EXAMPLES = {
     "attention": ((1, 1, 2, 8),) * 3,
+    "attention_varlen": ((2, 1, 8),) * 3,
     "window_attention": ((1, 2, 2, 1, 8),) * 3,
     "softmax": ((2, 3),),
+    "merge": ((2, 3),),
     "relative_position_bias": ((9, 1),),
 }
 
@@ -134,7 +136,15 @@ def _example(function: str, backend: Any, dtype: str) -> Any:
         backend.from_numpy(np.zeros(shape, arrays.numpy_dtype(dtype)))
         for shape in _EXAMPLES[function]
     ]
-    needs = {"window_attention": {"window": 2}, "relative_position_bias": {"window": (2, 2)}}
+    if function == "attention_varlen":
+        made += [backend.from_numpy(np.array([0, 2], np.int32))] * 2
+    if function == "merge":
+        wide = "float64" if dtype == "float64" else "float32"
+        made = [*made, backend.from_numpy(np.zeros(2, wide))] * 2
+    needs: dict[str, dict[str, Any]] = {
+        "window_attention": {"window": 2},
+        "relative_position_bias": {"window": (2, 2)},
+    }
     describe = getattr(attnref, function).describe
     return describe(*made, **needs.get(function, {}))
 

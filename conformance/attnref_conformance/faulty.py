@@ -137,7 +137,7 @@ class HalfLse(Tiled):
 
     def attended(self, p: Any) -> Result:
         out, lse = super().attended(p)
-        return Result(out, lse.astype(out.dtype))  # type: ignore[union-attr]
+        return Result(out, lse.astype(out.dtype))
 
 
 @_breaks("A3")
@@ -552,7 +552,7 @@ class SinkGradientMissing(Tiled):
     """Passes nothing back to the sinks."""
 
     def attention_gradients(self, p: Any, *rest: Any) -> Any:
-        done = super().attention_gradients(p, *rest)
+        done: Any = super().attention_gradients(p, *rest)
         if getattr(p, "sinks", None) is None:
             return done
         return done._replace(dsinks=np.zeros_like(done.dsinks))
@@ -732,16 +732,16 @@ class HeadsBeforeThree(Tiled):
 
 
 @_breaks("G7")
-class ShiftRemembered(_OtherMap):
-    """Drops the shift for good once a map was covered by one window."""
+class ShiftOfThePreviousCall(_OtherMap):
+    """Uses the shift that the previous call had."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.dropped = False
+        self.previous: tuple[int, ...] = ()
 
     def other(self, p: WindowProblem) -> WindowProblem:
-        self.dropped |= all(w >= g for w, g in zip(p.window, p.extents, strict=True))
-        return replace(p, shift=(0,) * len(p.shift)) if self.dropped else p
+        previous, self.previous = self.previous, p.shift
+        return replace(p, shift=previous) if len(previous) == len(p.shift) else p
 
 
 @_breaks("G2")
@@ -834,8 +834,8 @@ class ScaleOfTheFirstHead(_OtherMap):
     """Takes the first head's scale for all."""
 
     def other(self, p: WindowProblem) -> WindowProblem:
-        same = np.full_like(p.scale, p.scale[0]) if p.scale_per_head else p.scale
-        return replace(p, scale=same)
+        scale: Any = p.scale
+        return replace(p, scale=np.full_like(scale, scale[0])) if p.scale_per_head else p
 
 
 @_breaks("G6")

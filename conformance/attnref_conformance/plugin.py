@@ -1,5 +1,6 @@
 """The pytest plugin: `pytest --pyargs attnref_conformance --attnref-backend NAME`."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,21 +15,50 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="only this clause or family")  # fmt: skip
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the benchmarks to whoever names them: they judge nothing."""
+    bench = Path(__file__).with_name("bench")
+    named = any("bench" in str(argument) for argument in config.args)
+    return True if collection_path == bench and not named else None
+
+
+_misused = pytest.StashKey[str]()
+"""What keeps the suite from being run as it was asked for."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the one test of the suite its trials."""
     if "attnref_trial" not in metafunc.fixturenames:
         return
-    name = metafunc.config.getoption("--attnref-backend")
-    if not name:
-        raise pytest.UsageError("name the backend to judge: --attnref-backend NAME")
-    from attnref_conformance.suite import Selection, unknown  # noqa: PLC0415  # loads the suite
+    from attnref_conformance.suite import Selection  # noqa: PLC0415  # loads the suite
 
-    clauses = tuple(metafunc.config.getoption("--attnref-clause"))
-    quick = bool(metafunc.config.getoption("--attnref-quick"))
-    if strange := unknown(clauses):
-        raise pytest.UsageError(strange)
-    trials = Selection(clauses=clauses, quick=quick).trials()
+    config = metafunc.config
+    clauses = tuple(config.getoption("--attnref-clause"))
+    misuse = _misuse(config.getoption("--attnref-backend"), clauses)
+    if misuse:
+        config.stash[_misused] = misuse
+    quick = bool(config.getoption("--attnref-quick"))
+    trials = [] if misuse else Selection(clauses=clauses, quick=quick).trials()
     metafunc.parametrize("attnref_trial", trials, ids=[trial.id for trial in trials])
+
+
+def _misuse(name: str | None, clauses: tuple[str, ...]) -> str:
+    from attnref.errors import AttnrefError  # noqa: PLC0415  # loads the suite
+    from attnref_conformance.suite import resolve, unknown  # noqa: PLC0415
+
+    if not name:
+        return "name the backend to judge: --attnref-backend NAME"
+    try:
+        resolve(name)
+    except AttnrefError as error:
+        return str(error)
+    return unknown(clauses)
+
+
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
+    """Refuse what was not understood; while collecting, pytest would not call it misuse."""
+    if _misused in config.stash:
+        raise pytest.UsageError(config.stash[_misused])
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +92,20 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
     return None
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def _vacuous(config: pytest.Config) -> bool:
+    """Tell whether trials were run, and every one of them was declined."""
+    stats = getattr(config.pluginmanager.get_plugin("terminalreporter"), "stats", {})
+    others = ("passed", "quality", "failed", "error")
+    return bool(stats.get("unsupported")) and not any(stats.get(name) for name in others)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that executed nothing."""
+    if _vacuous(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """List the reasons for which cases were declined."""
     declined: dict[str, int] = {}
     for report in terminalreporter.stats.get("unsupported", []):
@@ -72,3 +115,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("declined by the backend")
     for reason, n in sorted(declined.items(), key=lambda item: -item[1]):
         terminalreporter.line(f"{n:5} cases: {reason}")
+    if _vacuous(config):
+        terminalreporter.line("VACUOUS: no case was executed, everything was declined", red=True)

@@ -92,7 +92,7 @@ class Report:
         """Write the JSON report into a folder and return its path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.backend.name}.json"
-        path.write_text(json.dumps(self.as_json(), indent=1) + "\n", encoding="utf-8")
+        path.write_text(_lines(self.as_json()), encoding="utf-8")
         return path
 
     def print(self, console: Console) -> None:
@@ -136,6 +136,13 @@ class Report:
         for number, covers in LEVELS.items():
             table.add_row(f"L{number}", covers, *(self.level(number, d) for d in DTYPES))
         return table
+
+
+def _lines(report: dict[str, Any]) -> str:
+    """Write a report as JSON of one line per outcome, so that two reports compare well."""
+    outcomes = ",\n".join(json.dumps(o) for o in report["outcomes"])
+    head = json.dumps({**report, "outcomes": []}, indent=1)
+    return head.removesuffix("[]\n}") + f"[\n{outcomes}\n]\n}}\n"
 
 
 def _cell(outcomes: Iterable[Outcome]) -> str:
@@ -197,7 +204,7 @@ def package_hash(backend: Backend) -> str:
 
 def machine() -> dict[str, str]:
     """Describe the machine: processor, system, and GPU if torch or CuPy sees one."""
-    found = {"system": platform.platform(), "processor": platform.machine()}
+    found = {"system": platform.system(), "processor": platform.machine()}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()

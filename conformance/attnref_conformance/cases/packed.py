@@ -62,5 +62,5 @@ CASES = (
     _packed("F1-groups-of-three", [8, 21], Hq=6, Hkv=2, integer="int64"),
     _packed("F1-soft-cap-and-sinks", [8, 21], softcap=1.5, sinks=True, scale=1.0),
     _packed("F1-hints", [8, 21, 3], max_q=21, max_k=21),
-    _packed("F1-many-tiles", [150, 3, 77], causal=True, q_offset="end"),
+    _packed("F1-many-tiles", [150, 3, 77], [190, 3, 80], causal=True, q_offset="end"),
 )

@@ -88,7 +88,8 @@ CASES = (
     # C4: lengths.
     attention("C4-key-lengths", given={"kv_lens": lens(20, 37)}),
     attention("C4-query-lengths", given={"q_lens": lens(37, 11)}),
-    attention("C4-lengths-of-zero", given={"kv_lens": lens(0, 25), "q_lens": lens(30, 0)}),
+    attention("C4-lengths-of-zero", {"B": 3},
+              given={"kv_lens": lens(0, 25, 11), "q_lens": lens(30, 0, 37)}),  # fmt: skip
     attention("C4-lengths-in-64-bits",
               given={"kv_lens": lambda _: np.array([5, 36], np.int64)}),  # fmt: skip
     attention("C4-causal-at-the-end-of-each", {"Sq": 21, "Sk": 50},

@@ -1,0 +1,230 @@
+"""The comparer: it fails on each violated condition alone, and passes when none is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from attnref_conformance.compare import Comparison, compare
+from attnref_conformance.oracle import Expected
+
+SHAPE = (2, 3, 5)
+PLAIN = (0, 1, 2)
+VALUE = np.random.default_rng(0).integers(-8, 9, SHAPE) / 4.0
+WANT = Expected(VALUE, np.full(SHAPE, 2.0**-10), "float32", None)
+
+
+def judged(
+    got: np.ndarray, want: Expected = WANT, order: tuple[int, ...] = PLAIN
+) -> Comparison:
+    """Compare an array that is its own values."""
+    return compare("out", got, got, want, order)
+
+
+def at(index: tuple[int, ...], value: float, x: np.ndarray = VALUE) -> np.ndarray:
+    """Return a copy with another value in one place."""
+    changed = x.copy()
+    changed[index] = value
+    return changed
+
+
+def single(x: np.ndarray = VALUE) -> np.ndarray:
+    """Round to the dtype that is wanted."""
+    return x.astype(np.float32)
+
+
+def test_what_was_expected_passes() -> None:
+    """Where nothing is wrong, nothing is found."""
+    assert Comparison() == judged(single())
+
+
+def test_something_that_is_no_array_fails() -> None:
+    """A list of numbers is not an array."""
+    assert (
+        "out is a list, not an array"
+        == compare("out", VALUE.tolist(), VALUE, WANT, PLAIN).problem
+    )
+
+
+def test_another_shape_fails() -> None:
+    """A shape is compared whole, and not up to broadcasting."""
+    assert "out has shape (2, 3, 1) and must have (2, 3, 5)" == (
+        judged(single()[..., :1]).problem
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_another_dtype_fails(dtype: str) -> None:
+    """A more precise dtype is wrong too."""
+    assert f"out is {dtype} and must be float32" == judged(VALUE.astype(dtype)).problem
+
+
+@pytest.mark.parametrize("order", [(0, 2, 1), (2, 0, 1), (1, 0, 2)])
+def test_another_memory_order_fails(order: tuple[int, ...]) -> None:
+    """An array in C order is not in any other, and the other way round."""
+    inverse = np.argsort(order)
+    other = np.ascontiguousarray(single().transpose(order)).transpose(inverse)
+    assert f"out lies in memory as (0, 1, 2) and must lie as {order}" == (
+        judged(single(), order=order).problem
+    )
+    assert f"out lies in memory as {order} and must lie as (0, 1, 2)" == (
+        judged(other).problem
+    )
+    assert "" == judged(other, order=order).problem
+
+
+def test_a_view_with_gaps_fails() -> None:
+    """The right order of axes is not enough: a result is dense."""
+    gaps = np.zeros((2, 3, 10), np.float32)[..., ::2]
+    gaps[...] = VALUE
+    assert "lies in memory as" in judged(gaps).problem
+
+
+def test_axes_of_length_one_have_no_order() -> None:
+    """Where an axis of length one lies cannot be told, and does not matter."""
+    value = VALUE[:, :1]
+    want = replace(WANT, value=value, bound=np.zeros(value.shape))
+    assert "" == judged(single(value.copy()), want, (1, 0, 2)).problem
+    assert "" == judged(single(value.copy()), want, (0, 2, 1)).problem
+
+
+def test_empty_arrays_have_no_order() -> None:
+    """An array without elements has its shape and dtype, and nothing else."""
+    value = np.zeros((2, 0, 5))
+    assert Comparison() == judged(
+        single(value), Expected(value, value, "float32", None)
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_special_value_where_a_finite_one_belongs_fails(value: float) -> None:
+    """NaN is no wildcard, and neither is infinity."""
+    problem = judged(single(at((1, 2, 3), value))).problem
+    assert f"out[1, 2, 3] is {value} and must be {VALUE[1, 2, 3]}; 1 such" == problem
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got", "fine"),
+    [
+        (-np.inf, -np.inf, True),
+        (-np.inf, np.inf, False),
+        (-np.inf, np.nan, False),
+        (-np.inf, -1e30, False),
+        (np.inf, -np.inf, False),
+        (np.nan, -np.inf, False),
+        (np.nan, 0.0, False),
+        (np.inf, 1e30, False),
+        (np.nan, np.nan, True),
+        (np.nan, np.inf, True),
+        (np.inf, np.nan, True),
+    ],
+    ids=str,
+)
+def test_special_values_are_compared_exactly(
+    wanted: float, got: float, fine: bool
+) -> None:
+    """Minus infinity is a value; NaN and infinity are two marks of a spoiled one."""
+    want = replace(WANT, value=at((0, 1, 2), wanted))
+    assert fine == (not judged(single(at((0, 1, 2), got)), want).problem)
+
+
+def test_a_row_that_must_be_spoiled_fails_if_it_is_not() -> None:
+    """A NaN that was lost is found by its row."""
+    want = replace(WANT, value=at((1, 0, 3), np.nan), rows=True)
+    assert "row (1, 0) of out must be non-finite: 1 rows are wrong" == (
+        judged(single(), want).problem
+    )
+
+
+def test_a_row_that_must_not_be_spoiled_fails_if_it_is() -> None:
+    """A NaN that spread is found by its row."""
+    want = replace(WANT, rows=True)
+    assert "row (0, 2) of out must not be non-finite: 1 rows are wrong" == (
+        judged(single(at((0, 2, 4), np.inf)), want).problem
+    )
+
+
+def test_any_element_may_spoil_a_row() -> None:
+    """Which element of a spoiled row is non-finite is nobody's business."""
+    want = replace(WANT, value=at((1, 0, 3), np.nan), rows=True)
+    assert Comparison() == judged(single(at((1, 0, 0), np.inf)), want)
+
+
+def test_the_rest_of_a_spoiled_row_is_not_compared() -> None:
+    """A spoiled row has no numbers, and its neighbours still have."""
+    want = replace(WANT, value=at((1, 0, 3), np.nan), rows=True)
+    got = at((1, 0, 0), 7.0, at((1, 0, 1), np.nan))
+    assert "" == judged(single(got), want).problem
+    assert "out[1, 1, 0] is" in judged(single(at((1, 1, 0), 7.0, got)), want).problem
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_an_error_inside_the_bound_passes_and_one_outside_fails(sign: int) -> None:
+    """The limit itself is allowed, and the next number is not."""
+    inside = VALUE[0, 0, 0] + sign * 2.0**-10
+    outside = VALUE[0, 0, 0] + sign * (2.0**-10 + 2.0**-20)
+    assert 1.0 == judged(single(at((0, 0, 0), inside))).utilisation
+    assert "" == judged(single(at((0, 0, 0), inside))).problem
+    assert "out[0, 0, 0] is" in judged(single(at((0, 0, 0), outside))).problem
+
+
+def test_a_bound_of_zero_means_exact() -> None:
+    """Where no error is allowed, the smallest one fails."""
+    want = replace(WANT, bound=np.zeros(SHAPE))
+    assert Comparison() == judged(single(), want)
+    off = at((0, 0, 0), np.nextafter(np.float32(VALUE[0, 0, 0]), np.float32(9)))
+    assert "within 0:" in judged(single(off), want).problem
+
+
+def test_a_bound_that_is_not_a_number_permits_nothing() -> None:
+    """A limit that could not be computed is no permission."""
+    want = replace(WANT, bound=np.full(SHAPE, np.nan))
+    assert "" == judged(single(), want).problem
+    assert "within nan" in judged(single(at((0, 0, 0), 9.0)), want).problem
+
+
+def test_the_bound_is_that_of_the_element() -> None:
+    """One element's generous limit does not pay for another's error."""
+    want = replace(WANT, bound=at((0, 0, 0), 100.0, np.full(SHAPE, 2.0**-10)))
+    assert "" == judged(single(at((0, 0, 0), 50.0)), want).problem
+    assert "out[0, 0, 1] is" in judged(single(at((0, 0, 1), 50.0)), want).problem
+
+
+def test_the_worst_element_is_named() -> None:
+    """The message says which element is worst, by how much, and how many are."""
+    got = at((1, 2, 4), 8.0, at((0, 1, 0), 3.0))
+    assert (
+        f"out[1, 2, 4] is 8 and must be {VALUE[1, 2, 4]:.9g} within 0.000977: "
+        f"off by {8 - VALUE[1, 2, 4]:.3g}; 2 of 30 elements are past their limit"
+    ) == judged(single(got)).problem
+
+
+def test_utilisation_is_the_largest_share_of_a_limit() -> None:
+    """It is not the share of the largest error."""
+    bound = at((0, 0, 0), 2.0, np.full(SHAPE, 2.0**-4))
+    got = at((0, 0, 0), VALUE[0, 0, 0] + 1.0, at((0, 0, 1), VALUE[0, 0, 1] + 2.0**-5))
+    found = judged(single(at((1, 0, 0), VALUE[1, 0, 0] + 2.0**-4 * 0.75, got)),
+                   replace(WANT, bound=bound))  # fmt: skip
+    assert (0.75, 1.0) == (found.utilisation, found.error)
+
+
+def test_bias_shows_rounding_that_leans_to_one_side() -> None:
+    """Errors of one sign have a large bias, errors of both signs have none."""
+    step = 2.0**-12
+    both = np.resize([step, -step], SHAPE)
+    up = np.resize([step, 2 * step], SHAPE)
+    n = VALUE.size
+    assert 0.0 == judged(single(VALUE + both)).bias
+    assert pytest.approx(3.0 * n**0.5) == judged(single(VALUE + up)).bias
+    assert pytest.approx(-3.0 * n**0.5) == judged(single(VALUE - up)).bias
+
+
+def test_an_equal_offset_everywhere_is_all_bias() -> None:
+    """Errors that do not vary at all lean as far as anything can."""
+    assert np.inf == judged(single(VALUE + 2.0**-12)).bias
+    assert -np.inf == judged(single(VALUE - 2.0**-12)).bias
+
+
+def test_nothing_finite_to_compare_passes() -> None:
+    """Where every value is special, comparing them was enough."""
+    nothing = np.full(SHAPE, -np.inf)
+    assert Comparison() == judged(single(nothing), replace(WANT, value=nothing))
