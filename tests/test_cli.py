@@ -44,9 +44,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
-def said(
-    words: str, capsys: pytest.CaptureFixture[str], status: int = 0
-) -> tuple[str, str]:
+def said(words: str, capsys: pytest.CaptureFixture[str], status: int = 0) -> tuple[str, str]:
     """Run a command and return what it printed, and what it complained of."""
     assert status == cli.main(words.split())
     return capsys.readouterr()
@@ -157,9 +155,7 @@ def test_explain_says_who_runs_a_call_and_why(
 
 def test_explain_describes_torch_arrays(capsys: pytest.CaptureFixture[str]) -> None:
     """Without their memory, in any dtype."""
-    out, _ = said(
-        "explain attention --q 64,32,65536,128 --dtype bfloat16 --library torch", capsys
-    )
+    out, _ = said("explain attention --q 64,32,65536,128 --dtype bfloat16 --library torch", capsys)
     assert out.startswith("attention: q bfloat16 (64, 32, 65536, 128) cpu\n")
     assert re.search(r"^  torch +runs$", out, re.MULTILINE)
 
@@ -195,12 +191,9 @@ def test_a_call_that_nobody_can_run_returns_one(
     """The reasons are printed, and a way out."""
     installed["mine"] = Fake("mine", against=[SMALL, BUSY])
     out, err = said("explain attention --q 1,2,8,16 --dtype float16", capsys, 1)
+    assert "  mine    float16 is not implemented\n          needs another machine\n" in out
     assert (
-        "  mine    float16 is not implemented\n          needs another machine\n" in out
-    )
-    assert (
-        "no backend in the preference order can run this call; "
-        "try --backend reference\n"
+        "no backend in the preference order can run this call; try --backend reference\n"
     ) == err
 
 
@@ -262,23 +255,17 @@ def test_words_that_cannot_be_read_are_misuse(
     words: str, error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each says what it was given and what it wants."""
-    assert misused(f"explain {words}", capsys).startswith(
-        f"attnref explain: error: {error}"
-    )
+    assert misused(f"explain {words}", capsys).startswith(f"attnref explain: error: {error}")
 
 
 def test_offsets_may_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     """By either end."""
     for name in ("start", "end"):
-        words = (
-            f"explain attention --q 1,2,8,16 --k 1,2,9,16 --causal --q-offset {name}"
-        )
+        words = f"explain attention --q 1,2,8,16 --k 1,2,9,16 --causal --q-offset {name}"
         assert "  numpy      runs\n" in said(words, capsys)[0]
 
 
-@pytest.mark.parametrize(
-    "words", ["conform numpy", "conform numpy --quick --clause C5"]
-)
+@pytest.mark.parametrize("words", ["conform numpy", "conform numpy --quick --clause C5"])
 def test_the_judge_says_what_it_needs(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -330,8 +317,6 @@ def test_the_words_are_those_of_the_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Unless others are given."""
-    monkeypatch.setattr(
-        "sys.argv", ["attnref", "explain", "attention", "--q", "1,2,8,16"]
-    )
+    monkeypatch.setattr("sys.argv", ["attnref", "explain", "attention", "--q", "1,2,8,16"])
     assert 0 == cli.main()
     assert capsys.readouterr().out.startswith("attention: q float32")

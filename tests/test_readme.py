@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from attnref_conformance import support
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,6 @@ $n\, u$ where that is less, after Higham and Mary's probabilistic analysis.
 """
 
 from dataclasses import dataclass
-
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ there makes the limit stricter than theory."""
 
 SMALLEST_TILE = 16
 """The smallest tile that a sum may have been cut into; more tiles mean more rescaling."""
-
 
 
 @dataclass(frozen=True)
@@ -199,9 +197,7 @@ def backward_bounds(
         + sum_error(Sq + 2, u.acc) * size.dv,
         dS=dS_,
         dscale=dA_ * np.abs(x.similar)
-        + (np.abs(dA) + dA_)
-        * (sum_error(d.q.shape[-1] + 2, u.acc) + 2 * u.product)
-        * x.magnitude,
+        + (np.abs(dA) + dA_) * (sum_error(d.q.shape[-1] + 2, u.acc) + 2 * u.product) * x.magnitude,
         dsinks=None if d.sink is None else _sink_bound(d.sink, out, lse64, dout, dlse, u, tokens),
         size=size,
     )
@@ -283,9 +279,7 @@ def softmax_bound(x: np.ndarray, y: np.ndarray, axis: int, u: Arithmetic) -> np.
     return rounded(bound, y, u.out, u.out_underflow)
 
 
-def softmax_gradient_bound(
-    dy: np.ndarray, y: np.ndarray, axis: int, u: Arithmetic
-) -> np.ndarray:
+def softmax_gradient_bound(dy: np.ndarray, y: np.ndarray, axis: int, u: Arithmetic) -> np.ndarray:
     """Bound the error of a softmax gradient, before rounding."""
     along = (np.abs(dy) * y).sum(axis=axis, keepdims=True)
     n = y.shape[axis] + 4

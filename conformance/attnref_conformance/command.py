@@ -50,11 +50,15 @@ def main(arguments: argparse.Namespace) -> int:
         console.print(str(error), highlight=False, markup=False)
         return USAGE
     if getattr(backend, "profile", DEFAULT) not in PROFILES:
-        console.print(f"{backend.name} names the unknown profile {backend.profile!r}; "  # type: ignore[attr-defined]
-                      f"there are {', '.join(PROFILES)}")  # fmt: skip
+        console.print(
+            f"{backend.name} names the unknown profile {backend.profile!r}; "  # type: ignore[attr-defined]
+            f"there are {', '.join(PROFILES)}"
+        )
         return USAGE
-    console.print(f"[bold]{backend.name}[/] judged by suite {SUITE_VERSION}, profile "
-                  f"{profile_sentence(backend)}")  # fmt: skip
+    console.print(
+        f"[bold]{backend.name}[/] judged by suite {SUITE_VERSION}, profile "
+        f"{profile_sentence(backend)}"
+    )
     unusable = backend.available()
     for reason in unusable:
         console.print(f"  cannot run here: {reason}", highlight=False, markup=False)

@@ -155,9 +155,12 @@ def of_windows(p: WindowProblem) -> Dense:
     B, G, place = p.q.shape[0], p.extents, (p.window, p.shift)
     bias = _values(p.bias)
     added = windows.pair_bias(
-        G, *place, B, None if bias is None else np.abs(bias),
+        G,
+        *place,
+        B,
+        None if bias is None else np.abs(bias),
         -np.inf if p.wrap_bias == -np.inf else abs(p.wrap_bias),
-    )  # fmt: skip
+    )
     key_mask = np.ones((B, *G), bool) if p.key_mask is None else wide(p.key_mask)
     q, k, v = (windows.heads_first(wide(x), *place) for x in (p.q, p.k, p.v))
     return Dense(

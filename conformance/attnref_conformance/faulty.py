@@ -201,7 +201,7 @@ class HalfSums(Tiled):
 class SingleForDouble(Tiled):
     """Computes float64 in float32."""
 
-    def accumulator(self, p: Problem) -> np.dtype[Any]:  # noqa: ARG002
+    def accumulator(self, p: Problem) -> np.dtype[Any]:
         return np.dtype("float32")
 
 
@@ -239,7 +239,7 @@ class ScaleInHalf(Tiled):
 class CapIgnored(Tiled):
     """Ignores the soft cap."""
 
-    def cap(self, a: np.ndarray, softcap: float | None) -> np.ndarray:  # noqa: ARG002
+    def cap(self, a: np.ndarray, softcap: float | None) -> np.ndarray:
         return a
 
 
@@ -387,7 +387,7 @@ class TailMultiplied(Tiled):
             else:
                 yield piece
 
-    def weigh(self, p: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:  # noqa: ARG002
+    def weigh(self, p: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:
         return p @ v
 
 
@@ -464,7 +464,7 @@ class NanSpread(Tiled):
 class DroppedRescale(Tiled):
     """Forgets to shrink what was carried when the maximum rises."""
 
-    def rescale(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:  # noqa: ARG002
+    def rescale(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
         return np.ones_like(new)
 
 
@@ -602,7 +602,7 @@ class GradientWithoutDelta(Tiled):
 class DlseIgnored(Tiled):
     """Ignores the gradient of the log-sum-exp."""
 
-    def attention_gradients(self, p: Any, result: Result, dout: Any, dlse: Any) -> Any:  # noqa: ARG002
+    def attention_gradients(self, p: Any, result: Result, dout: Any, dlse: Any) -> Any:
         return super().attention_gradients(p, result, dout, None)
 
 
@@ -618,7 +618,7 @@ class DlseSubtracted(Tiled):
 class CapGradientForgotten(Tiled):
     """Passes gradients through the soft cap unchanged."""
 
-    def through_cap(self, dS: np.ndarray, d: Dense, at: slice) -> np.ndarray:  # noqa: ARG002
+    def through_cap(self, dS: np.ndarray, d: Dense, at: slice) -> np.ndarray:
         return dS
 
 
@@ -689,7 +689,7 @@ class SequencesMeet(Tiled):
     """Lets each sequence see the first token of the next."""
 
     def pieces(self, p: Any) -> Any:
-        if isinstance(p, VarlenProblem) and len(p.cu_k) > 2:  # noqa: PLR2004
+        if isinstance(p, VarlenProblem) and len(p.cu_k) > 2:
             cu_k = p.cu_k.copy()
             cu_k[1:-1] += cu_k[1:-1] < cu_k[-1]
             p = replace(p, cu_k=cu_k, q_offset=p.offset)
@@ -853,7 +853,7 @@ class TableKeyMajor(Tiled):
 class AcceptsEverything(Tiled):
     """Declares support for whatever it is asked."""
 
-    def unsupported(self, problem: Problem) -> Any:  # noqa: ARG002
+    def unsupported(self, problem: Problem) -> Any:
         return []
 
 

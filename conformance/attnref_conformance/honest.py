@@ -42,7 +42,7 @@ class State:
     """The running maximum, sum and weighted values of a block of rows."""
 
     m: np.ndarray
-    l: np.ndarray  # noqa: E741
+    l: np.ndarray
     acc: np.ndarray
 
 
@@ -147,7 +147,7 @@ class Tiled:
         """Begin with the sinks, or with nothing."""
         rows, Dv = d.q.shape[:-1], d.v.shape[-1]
         m = np.full(rows, -np.inf, d.q.dtype) if d.sink is None else d.sink.copy()
-        l = (m != -np.inf).astype(d.q.dtype)  # noqa: E741
+        l = (m != -np.inf).astype(d.q.dtype)
         return State(m, l, np.zeros((*rows, Dv), d.q.dtype))
 
     def seen(self, d: Dense, at: slice) -> np.ndarray:
@@ -204,14 +204,14 @@ class Tiled:
         m = self.maximum(state.m, s)
         shrink = self.rescale(state.m, m)
         p = self.exponentials(s, m)
-        l = shrink * state.l + p.sum(axis=-1, dtype=p.dtype)  # noqa: E741
+        l = shrink * state.l + p.sum(axis=-1, dtype=p.dtype)
         acc = shrink[..., None] * state.acc + self.weigh(self.stored(p, dtype), s, v)
         return State(m, l, acc)
 
-    def finish(self, state: State, d: Dense) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG002
+    def finish(self, state: State, d: Dense) -> tuple[np.ndarray, np.ndarray]:
         """Turn a state into results."""
         nothing = state.l == 0
-        l = np.where(nothing, 1, state.l).astype(state.l.dtype)  # noqa: E741
+        l = np.where(nothing, 1, state.l).astype(state.l.dtype)
         lse = np.where(nothing, -np.inf, state.m + np.log(l)).astype(l.dtype)
         return state.acc / l[..., None], lse
 
@@ -225,12 +225,12 @@ class Tiled:
         """Carry slices through tiles, then weigh."""
         x = np.moveaxis(p.x, p.axis, -1).astype(self.accumulator(p))
         m = np.full(x.shape[:-1], -np.inf, x.dtype)
-        l = np.zeros_like(m)  # noqa: E741
+        l = np.zeros_like(m)
         for at in self.tiles(x.shape[-1]):
             higher = self.maximum(m, x[..., at])
             total = self.exponentials(x[..., at], higher).sum(axis=-1, dtype=x.dtype)
-            l, m = self.rescale(m, higher) * l + total, higher  # noqa: E741
-        l = np.where(l == 0, 1, l).astype(x.dtype)  # noqa: E741
+            l, m = self.rescale(m, higher) * l + total, higher
+        l = np.where(l == 0, 1, l).astype(x.dtype)
         return np.moveaxis(self.exponentials(x, m) / l[..., None], -1, p.axis)
 
     def merged(self, p: MergeProblem) -> Result:
@@ -239,7 +239,7 @@ class Tiled:
         m = np.maximum(p.lse_a, p.lse_b)
         parts = [(p.out_a.astype(acc), p.lse_a), (p.out_b.astype(acc), p.lse_b)]
         weights = [self.rescale(lse, m) for _, lse in parts]
-        l = sum(weights)  # noqa: E741
+        l = sum(weights)
         safe = np.where(l == 0, 1, l).astype(acc)
         total = sum(w[..., None] * out for w, (out, _) in zip(weights, parts, strict=True))
         lse = np.where(l == 0, -np.inf, m + np.log(safe)).astype(acc)
@@ -296,7 +296,7 @@ class Tiled:
         acc = self.accumulator(p)
         names = [n for n in ("q", "k", "v", "bias", "sinks", "scale") if _is_array(p, n)]
         total = {n: np.zeros(getattr(p, n).shape, acc) for n in names}
-        dlse = np.zeros(result.lse.shape, acc) if dlse is None else dlse  # type: ignore[union-attr]
+        dlse = np.zeros(result.lse.shape, acc) if dlse is None else dlse
         for piece in self.pieces(p):
             d = self.narrow(piece.dense, acc)
             out, above = (piece.rows(x.astype(acc)) for x in (result.out, dout))
@@ -329,7 +329,9 @@ class Tiled:
         dk, dv = np.zeros_like(d.k), np.zeros_like(d.v)
         for at in self.tiles(d.k.shape[-2]):
             P = self.weights_again(d, at, lse)
-            dS = np.where(P > 0, P * (dout @ d.v[..., at, :].mT - taken[..., None]), 0).astype(P.dtype)
+            dS = np.where(P > 0, P * (dout @ d.v[..., at, :].mT - taken[..., None]), 0).astype(
+                P.dtype
+            )
             dA = self.through_cap(dS, d, at)
             kept = self.stored(dA, dtype)
             dq += d.scale * (kept @ d.k[..., at, :])

@@ -131,9 +131,14 @@ def _backward_bounds(
     summed: dict[str, np.ndarray] = {n: np.zeros(x.shape) for n, x in _inputs(p).items()}
     for piece in pieces(p):
         g = bounds.backward_bounds(
-            piece.dense, piece.rows(out), piece.lse(lse), piece.rows(dout), piece.lse(dlse), u,
+            piece.dense,
+            piece.rows(out),
+            piece.lse(lse),
+            piece.rows(dout),
+            piece.lse(dlse),
+            u,
             tokens=_tokens(p),
-        )  # fmt: skip
+        )
         _add(summed, piece, g, u)
     if isinstance(p, WindowProblem) and p.qkv is not None:
         summed["dqkv"] = np.stack([summed[n] for n in ("dq", "dk", "dv")], axis=-3)

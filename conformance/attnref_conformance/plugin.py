@@ -11,8 +11,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("attnref", "judging a backend of attnref")
     group.addoption("--attnref-backend", metavar="NAME", help="the backend to judge")
     group.addoption("--attnref-quick", action="store_true", help="a first impression")
-    group.addoption("--attnref-clause", action="append", default=[], metavar="ID",
-                    help="only this clause or family")  # fmt: skip
+    group.addoption(
+        "--attnref-clause",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="only this clause or family",
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -30,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the one test of the suite its trials."""
     if "attnref_trial" not in metafunc.fixturenames:
         return
-    from attnref_conformance.suite import Selection  # noqa: PLC0415  # loads the suite
+    from attnref_conformance.suite import Selection  # loads the suite
 
     config = metafunc.config
     clauses = tuple(config.getoption("--attnref-clause"))
@@ -43,8 +48,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _misuse(name: str | None, clauses: tuple[str, ...]) -> str:
-    from attnref.errors import AttnrefError  # noqa: PLC0415  # loads the suite
-    from attnref_conformance.suite import resolve, unknown  # noqa: PLC0415
+    from attnref.errors import AttnrefError  # loads the suite
+    from attnref_conformance.suite import resolve, unknown
 
     if not name:
         return "name the backend to judge: --attnref-backend NAME"
@@ -64,7 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def attnref_backend(request: pytest.FixtureRequest) -> Any:
     """The backend under judgement."""
-    from attnref_conformance.suite import resolve  # noqa: PLC0415  # loads the suite
+    from attnref_conformance.suite import resolve  # loads the suite
 
     return resolve(request.config.getoption("--attnref-backend"))
 

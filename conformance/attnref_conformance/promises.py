@@ -30,7 +30,7 @@ class _Elsewhere(AttentionProblem):
     operation: ClassVar[str] = "unheard_of"
 
 
-def _arrays(backend: Backend, S: int = 9, seed: int = 0) -> tuple[Any, Any, Any]:  # noqa: N803
+def _arrays(backend: Backend, S: int = 9, seed: int = 0) -> tuple[Any, Any, Any]:
     rng = np.random.default_rng(seed)
     q, k, v = (rng.normal(size=(1, 2, S, 16)).astype(np.float32) for _ in range(3))
     return backend.from_numpy(q), backend.from_numpy(k), backend.from_numpy(v)
@@ -92,9 +92,7 @@ def _windows_in_turn(backend: Backend) -> None:
         if declined(backend, problem):
             return None
         with watched():
-            out = attnref.window_attention(
-                array, array, array, window=4, shift=2, backend=backend
-            )
+            out = attnref.window_attention(array, array, array, window=4, shift=2, backend=backend)
             return np.array(backend.to_numpy(out))
 
     seed = int(rng.integers(100))
@@ -151,8 +149,17 @@ class Promise:
         except Exception as error:  # noqa: BLE001  # whatever it is, the run goes on
             status, message = Status.ERROR, f"the judge failed: {type(error).__name__}: {error}"
         seconds = time.perf_counter() - start
-        return Outcome(self.id, self.clause, self.level, self.operation, self.dtype, (),
-                       status, message, seconds=seconds)  # fmt: skip
+        return Outcome(
+            self.id,
+            self.clause,
+            self.level,
+            self.operation,
+            self.dtype,
+            (),
+            status,
+            message,
+            seconds=seconds,
+        )
 
 
 PROMISES = (

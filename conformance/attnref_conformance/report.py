@@ -82,9 +82,7 @@ class Report:
             "partial": self.partial,
             "passed": self.passed,
             "counts": dict(Counter(o.status for o in self.outcomes)),
-            "levels": {
-                str(n): {dtype: self.level(n, dtype) for dtype in DTYPES} for n in LEVELS
-            },
+            "levels": {str(n): {dtype: self.level(n, dtype) for dtype in DTYPES} for n in LEVELS},
             "outcomes": [o.as_json() for o in self.outcomes],
         }
 
@@ -168,7 +166,7 @@ def _print_qualities(console: Console, outcomes: Sequence[Outcome]) -> None:
         console.print("[bold]Correct, but not as good as it could be[/]")
     for o in remarked[:20]:
         console.print(f"  {o.id}: {o.message}", highlight=False, markup=False)
-    if len(remarked) > 20:  # noqa: PLR2004  # a page, not a list
+    if len(remarked) > 20:  # a page, not a list
         console.print(f"  and {len(remarked) - 20} more")
 
 
@@ -214,7 +212,9 @@ def machine() -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Return the versions of Python and of every array library that is loaded."""
     names = ("numpy", "torch", "triton", "cupy", "jax", "ml_dtypes")
-    loaded = {n: str(getattr(sys.modules[n], "__version__", "?")) for n in names if n in sys.modules}
+    loaded = {
+        n: str(getattr(sys.modules[n], "__version__", "?")) for n in names if n in sys.modules
+    }
     return {"python": platform.python_version(), **loaded}
 
 

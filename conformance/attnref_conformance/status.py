@@ -11,7 +11,7 @@ class Status(StrEnum):
     Only `PASS`, `QUALITY`, `UNSUPPORTED` and `NOT_RUN` are not failures.
     """
 
-    PASS = "PASS"
+    PASS = "PASS"  # noqa: S105  # a verdict, not a password
     """Ran on the backend, within every hard limit."""
     QUALITY = "QUALITY"
     """Correct, but worse than an honest computation in the same precision."""

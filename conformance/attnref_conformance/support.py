@@ -36,7 +36,10 @@ def stale(report: dict[str, Any]) -> bool:
 def table(reports: Sequence[dict[str, Any]]) -> str:
     """Return the table in Markdown: backends by levels, and the dtypes of each claim."""
     covers = [f"L{n} {text}" for n, text in LEVELS.items()]
-    lines = ["| backend | " + " | ".join(covers) + " | judged on |", "|---" * (len(LEVELS) + 2) + "|"]
+    lines = [
+        "| backend | " + " | ".join(covers) + " | judged on |",
+        "|---" * (len(LEVELS) + 2) + "|",
+    ]
     for report in reports:
         levels = report["levels"].values()
         claims = [_claim({d: level[d] for d in DTYPES}) for level in levels]

@@ -71,8 +71,16 @@ class Trial:
         try:
             outcome = _Judgement(self, backend).outcome()
         except Exception as error:  # noqa: BLE001  # a case that cannot be made; the run goes on
-            outcome = Outcome(self.id, self.clause, 0, "", self.dtype, (), Status.ERROR,
-                              f"the judge failed: {type(error).__name__}: {error}")  # fmt: skip
+            outcome = Outcome(
+                self.id,
+                self.clause,
+                0,
+                "",
+                self.dtype,
+                (),
+                Status.ERROR,
+                f"the judge failed: {type(error).__name__}: {error}",
+            )
         return replace(outcome, seconds=time.perf_counter() - start)
 
 
@@ -165,7 +173,9 @@ class _Judgement:
             given[name] = native
         return given
 
-    def _run_forward(self, native: Mapping[str, Array]) -> tuple[dict[str, Expected], dict[str, Any]]:
+    def _run_forward(
+        self, native: Mapping[str, Array]
+    ) -> tuple[dict[str, Expected], dict[str, Any]]:
         _, expected = oracle.forward(self.problem, self.arithmetic)
         name = self.call.function + ("_with_lse" if self._wants_lse else "")
         positional, options = self.call.split(native)
@@ -178,9 +188,7 @@ class _Judgement:
             raise Finding(f"returned a {type(answer).__name__}, not a named (out, lse)")
         return expected, answer._asdict()
 
-    def _run_backward(
-        self, native: dict[str, Array]
-    ) -> tuple[dict[str, Expected], dict[str, Any]]:
+    def _run_backward(self, native: dict[str, Array]) -> tuple[dict[str, Expected], dict[str, Any]]:
         exact, forward = oracle.forward(self.problem, self.arithmetic)
         if self.trial.case.merged:
             exact = _merged(exact)
@@ -236,7 +244,11 @@ class _Judgement:
                 x[b, :, n:] = np.nan
 
     def _watched(
-        self, name: str, positional: list[Array], options: dict[str, Any], given: Mapping[str, Array]
+        self,
+        name: str,
+        positional: list[Array],
+        options: dict[str, Any],
+        given: Mapping[str, Array],
     ) -> Any:
         """Call a public function, and hold the backend to everything it promised."""
         before = {n: self.backend.to_numpy(x).tobytes() for n, x in given.items()}
@@ -372,7 +384,11 @@ def _backward_arguments(
 def watched() -> Iterator[None]:
     """Turn what a backend raises, prints or warns into findings."""
     text = io.StringIO()
-    with warnings.catch_warnings(record=True) as heard, redirect_stdout(text), redirect_stderr(text):
+    with (
+        warnings.catch_warnings(record=True) as heard,
+        redirect_stdout(text),
+        redirect_stderr(text),
+    ):
         warnings.simplefilter("always")
         try:
             yield

@@ -5,9 +5,8 @@ Usage: python search.py --backend numpy "How do plants make food?"
 
 import argparse
 
-import numpy as np
-
 import minilm
+import numpy as np
 
 SENTENCES = (
     "Photosynthesis turns sunlight, water and carbon dioxide into sugar and oxygen.",

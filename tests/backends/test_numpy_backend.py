@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from attnref_numpy import backend, blocks, gradients, lattice, scores
 
 import attnref
 from attnref import normalize
 from attnref.problem import AttentionProblem, Problem, Result, SoftmaxProblem
-from attnref_numpy import backend, blocks, gradients, lattice, scores
 
 
 def random(*shape: int) -> np.ndarray:

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-
-import attnref
-from attnref import normalize
 from attnref_conformance.case import cast
 from attnref_torch import backend, fused
 from attnref_torch.backend import UNDERSTOOD
 from attnref_torch.call import BLOCK, ROWS
+
+import attnref
+from attnref import normalize
 
 NAN, INF = float("nan"), float("inf")
 

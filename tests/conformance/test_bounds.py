@@ -33,9 +33,7 @@ def attention(seed: int, dtype: str) -> Call:
     inputs = {
         "q": cast(size[0] * rng.normal(size=(B, Hq, Sq, D)), dtype),
         "k": cast(size[1] * rng.normal(size=(B, Hkv, Sk, D)), dtype),
-        "v": cast(
-            size[2] * (rng.normal(size=(B, Hkv, Sk, Dv)) + rng.choice([0, 3])), dtype
-        ),
+        "v": cast(size[2] * (rng.normal(size=(B, Hkv, Sk, Dv)) + rng.choice([0, 3])), dtype),
     }
     options: dict[str, Any] = {}
     wanted = set(rng.choice(_OPTIONS, rng.integers(0, 4), replace=False))
@@ -86,9 +84,7 @@ def windows(seed: int, dtype: str) -> Call:
     inputs = {n: cast(rng.normal(size=(1, *G, 2, 6)), dtype) for n in "qkv"}
     inputs["bias"] = cast(rng.normal(size=(2, 12, 12)) - max(far, 0.0), dtype)
     inputs["scale"] = cast(rng.uniform(0.1, 3, 2), "float32")
-    return Call(
-        "window_attention", inputs, {"window": (3, 4), "shift": 1, "wrap_bias": far}
-    )
+    return Call("window_attention", inputs, {"window": (3, 4), "shift": 1, "wrap_bias": far})
 
 
 def merge(seed: int, dtype: str) -> Call:
@@ -237,9 +233,7 @@ def plain(q: float = 1.0, v: float = 0.0, Sk: int = 64, dtype: str = "float32") 
 
 def ratio(a: Call, b: Call, name: str) -> float:
     """Divide the median limits of two calls."""
-    one, other = (
-        float(np.median(everything(c, "float32")[name].bound)) for c in (a, b)
-    )
+    one, other = (float(np.median(everything(c, "float32")[name].bound)) for c in (a, b))
     return one / other
 
 
@@ -295,9 +289,7 @@ def test_float64_is_given_twice_the_limit() -> None:
 def test_looking_up_a_table_is_exact() -> None:
     """A bias that is copied has no error."""
     table = cast(np.random.default_rng(0).normal(size=(9, 2)), "float16")
-    want = limits(
-        Call("relative_position_bias", {"table": table}, {"window": (2, 2)}), "float16"
-    )
+    want = limits(Call("relative_position_bias", {"table": table}, {"window": (2, 2)}), "float16")
     assert 0.0 == float(want["out"].bound.max())
 
 

@@ -64,9 +64,7 @@ def without(call: Call, names: Iterable[str]) -> Call:
 
 def same(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> bool:
     """Tell whether two answers agree to a millionth."""
-    return all(
-        np.allclose(x, y, 1e-6, 1e-6, equal_nan=True) for x, y in zip(a, b, strict=True)
-    )
+    return all(np.allclose(x, y, 1e-6, 1e-6, equal_nan=True) for x, y in zip(a, b, strict=True))
 
 
 def uses(call: Call, constraint: str) -> bool:
@@ -126,9 +124,7 @@ def test_inputs_are_the_same_in_every_run(case: Case) -> None:
     digests = []
     for _ in range(2):
         call = case.call(case.dtypes[0])
-        digest = hashlib.sha256(
-            repr((call.function, sorted(call.options.items()))).encode()
-        )
+        digest = hashlib.sha256(repr((call.function, sorted(call.options.items()))).encode())
         for name, x in sorted(call.inputs.items()):
             digest.update(f"{name} {x.dtype} {x.shape}".encode() + x.tobytes())
         digests.append(digest.hexdigest())
@@ -140,9 +136,7 @@ def test_inputs_are_the_same_in_every_run(case: Case) -> None:
 def test_no_two_cases_hold_the_same_numbers() -> None:
     """A case's generator is seeded by its name."""
     first = BY_NAME["C2-causal"].call("float32").inputs["q"]
-    assert not np.array_equal(
-        first, BY_NAME["C2-window-of-one"].call("float32").inputs["q"]
-    )
+    assert not np.array_equal(first, BY_NAME["C2-window-of-one"].call("float32").inputs["q"])
 
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
@@ -202,9 +196,7 @@ def test_every_map_is_cut_into_windows() -> None:
             continue
         main = call.values[POSITIONAL[call.function][0]]
         G = main.shape[1:-3] if "qkv" in call.function else main.shape[1:-2]
-        whole = without(
-            call, ("shift", "bias", "key_mask", "wrap_bias", "scale", "window")
-        )
+        whole = without(call, ("shift", "bias", "key_mask", "wrap_bias", "scale", "window"))
         whole = replace(whole, options={"window": G})
         if same(answer(call), answer(whole)):
             alike.add(case.name)
@@ -230,9 +222,7 @@ def test_what_is_not_finite_spoils_some_rows_and_not_all(name: str) -> None:
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_no_answer_is_trivial(case: Case) -> None:
     """Zeros of the right shape are not the answer, unless nothing is to be seen."""
-    out = answer(case.call("float64" if "float64" in case.dtypes else case.dtypes[0]))[
-        0
-    ]
+    out = answer(case.call("float64" if "float64" in case.dtypes else case.dtypes[0]))[0]
     trivial = not out.size or not np.nan_to_num(out).any()
     assert trivial == (case.name in TRIVIAL)
 

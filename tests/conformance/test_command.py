@@ -130,7 +130,5 @@ def test_a_clause_and_a_dtype_that_do_not_meet_are_vacuous(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """An empty selection is no pass."""
-    assert 1 == cli.main(
-        ["conform", "reference", "--clause", "H2", "--dtype", "float16"]
-    )
+    assert 1 == cli.main(["conform", "reference", "--clause", "H2", "--dtype", "float16"])
     assert "no case was executed" in capsys.readouterr().out

@@ -13,9 +13,7 @@ VALUE = np.random.default_rng(0).integers(-8, 9, SHAPE) / 4.0
 WANT = Expected(VALUE, np.full(SHAPE, 2.0**-10), "float32", None)
 
 
-def judged(
-    got: np.ndarray, want: Expected = WANT, order: tuple[int, ...] = PLAIN
-) -> Comparison:
+def judged(got: np.ndarray, want: Expected = WANT, order: tuple[int, ...] = PLAIN) -> Comparison:
     """Compare an array that is its own values."""
     return compare("out", got, got, want, order)
 
@@ -40,16 +38,13 @@ def test_what_was_expected_passes() -> None:
 def test_something_that_is_no_array_fails() -> None:
     """A list of numbers is not an array."""
     assert (
-        "out is a list, not an array"
-        == compare("out", VALUE.tolist(), VALUE, WANT, PLAIN).problem
+        "out is a list, not an array" == compare("out", VALUE.tolist(), VALUE, WANT, PLAIN).problem
     )
 
 
 def test_another_shape_fails() -> None:
     """A shape is compared whole, and not up to broadcasting."""
-    assert "out has shape (2, 3, 1) and must have (2, 3, 5)" == (
-        judged(single()[..., :1]).problem
-    )
+    assert "out has shape (2, 3, 1) and must have (2, 3, 5)" == (judged(single()[..., :1]).problem)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
@@ -66,9 +61,7 @@ def test_another_memory_order_fails(order: tuple[int, ...]) -> None:
     assert f"out lies in memory as (0, 1, 2) and must lie as {order}" == (
         judged(single(), order=order).problem
     )
-    assert f"out lies in memory as {order} and must lie as (0, 1, 2)" == (
-        judged(other).problem
-    )
+    assert f"out lies in memory as {order} and must lie as (0, 1, 2)" == (judged(other).problem)
     assert "" == judged(other, order=order).problem
 
 
@@ -90,9 +83,7 @@ def test_axes_of_length_one_have_no_order() -> None:
 def test_empty_arrays_have_no_order() -> None:
     """An array without elements has its shape and dtype, and nothing else."""
     value = np.zeros((2, 0, 5))
-    assert Comparison() == judged(
-        single(value), Expected(value, value, "float32", None)
-    )
+    assert Comparison() == judged(single(value), Expected(value, value, "float32", None))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -119,9 +110,7 @@ def test_a_special_value_where_a_finite_one_belongs_fails(value: float) -> None:
     ],
     ids=str,
 )
-def test_special_values_are_compared_exactly(
-    wanted: float, got: float, fine: bool
-) -> None:
+def test_special_values_are_compared_exactly(wanted: float, got: float, fine: bool) -> None:
     """Minus infinity is a value; NaN and infinity are two marks of a spoiled one."""
     want = replace(WANT, value=at((0, 1, 2), wanted))
     assert fine == (not judged(single(at((0, 1, 2), got)), want).problem)

@@ -105,9 +105,7 @@ def test_honest_variants_cover_every_profile() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_command_fails_a_fault(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_fails_a_fault(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The exit status is 1, and the page names the clause and the case."""
     clause = FAULTS[name].clause
     words = ["conform", f"attnref_conformance.faulty:{name}", "--clause", clause]

@@ -118,18 +118,14 @@ def test_what_was_declined_is_shown_as_such(tmp_path: Path) -> None:
 
 def test_declining_everything_is_vacuous_and_fails(tmp_path: Path) -> None:
     """Passing what was not run is how suites lie."""
-    ran = suite(
-        tmp_path, "--attnref-quick", "--attnref-clause", "B2", backend="mine:no_cap"
-    )
+    ran = suite(tmp_path, "--attnref-quick", "--attnref-clause", "B2", backend="mine:no_cap")
     assert int(pytest.ExitCode.TESTS_FAILED) == ran.returncode
     assert "VACUOUS: no case was executed, everything was declined" in ran.stdout
 
 
 def test_what_could_be_better_is_shown_as_such(tmp_path: Path) -> None:
     """A remark is no failure."""
-    ran = suite(
-        tmp_path, "--attnref-quick", "--attnref-clause", "B1", backend="mine:rough"
-    )
+    ran = suite(tmp_path, "--attnref-quick", "--attnref-clause", "B1", backend="mine:rough")
     assert 0 == ran.returncode, ran.stdout
     assert re.search(r"\d+ quality", ran.stdout)
 

@@ -73,9 +73,7 @@ def test_half_weights_changes_nothing_in_wider_dtypes(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_tf32_rounds_the_factors_of_float32_alone(dtype: str) -> None:
     """Half precisions fit into TF32, and float64 does not go there."""
-    assert (2.0**-11 if dtype == "float32" else 0.0) == arithmetic(
-        "tf32", dtype
-    ).product
+    assert (2.0**-11 if dtype == "float32" else 0.0) == arithmetic("tf32", dtype).product
     assert arithmetic("half-weights", dtype).weight == arithmetic("tf32", dtype).weight
 
 

@@ -28,9 +28,7 @@ from attnref_conformance.suite import Selection, run
 from rich.console import Console
 
 
-def outcome(
-    status: Status, level: int = 1, dtype: str = "float32", **about: Any
-) -> Outcome:
+def outcome(status: Status, level: int = 1, dtype: str = "float32", **about: Any) -> Outcome:
     """Make an outcome of case C5-case."""
     named = {"id": f"C5-case[{dtype}]", "clause": "C5", "operation": "attention",
              "features": ("mask",), **about}  # fmt: skip
@@ -72,9 +70,7 @@ def printed(report: Report) -> str:
         "error",
     ],
 )
-def test_a_level_is_claimed_only_whole(
-    statuses: list[Status], partial: bool, level: str
-) -> None:
+def test_a_level_is_claimed_only_whole(statuses: list[Status], partial: bool, level: str) -> None:
     """And only by a full run; what stands in the way is said otherwise."""
     assert level == report(*statuses, partial=partial).level(1, "float32")
 
@@ -178,9 +174,7 @@ def test_remarks_are_a_page_and_not_a_list() -> None:
 def test_the_json_report_holds_the_run(tmp_path: Path) -> None:
     """What is written is what was found, and can be read back."""
     backend = HONEST["honest_half_weights"]
-    outcomes = list(
-        run(backend, Selection(clauses=("C5",), dtypes=("float16",)).trials())
-    )
+    outcomes = list(run(backend, Selection(clauses=("C5",), dtypes=("float16",)).trials()))
     made = Report(backend, outcomes, partial=True)
     path = made.write(tmp_path / "deep" / "folder")
     read = json.loads(path.read_text(encoding="utf-8"))
@@ -254,14 +248,12 @@ def test_the_hash_changes_with_the_sources_and_with_nothing_else(
     assert added not in (first, package_hash(backend))
 
 
-def test_a_single_module_is_hashed_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_single_module_is_hashed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its neighbours are somebody else's."""
     (tmp_path / "judged_module.py").write_text(SOURCE, encoding="utf-8")
     (tmp_path / "neighbour.py").write_text("x = 1\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     backend = importlib.import_module("judged_module").Mine("mine")
-    assert hashlib.sha256(
-        b"judged_module.py\0" + SOURCE.encode() + b"\0"
-    ).hexdigest() == (package_hash(backend))
+    assert hashlib.sha256(b"judged_module.py\0" + SOURCE.encode() + b"\0").hexdigest() == (
+        package_hash(backend)
+    )

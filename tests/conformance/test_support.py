@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from attnref import registry
 from attnref_conformance import support
 from attnref_conformance.case import DTYPES
 from attnref_conformance.report import LEVELS, package_hash
+
+from attnref import registry
 
 PAGE = f"before\n{support.BEGIN}\nold\n{support.END}\nafter\n"
 

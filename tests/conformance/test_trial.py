@@ -89,9 +89,7 @@ def test_a_poor_answer_within_the_limit_is_remarked_upon() -> None:
 
     outcome = judged(Answers(rough))
     assert Status.QUALITY is outcome.status
-    assert outcome.message.endswith(
-        "times the error of an honest computation in this precision"
-    )
+    assert outcome.message.endswith("times the error of an honest computation in this precision")
     assert 4 < outcome.ratio
     assert 0 < outcome.utilisation < 1
 
@@ -398,9 +396,7 @@ def test_a_backend_that_does_not_run_fails() -> None:
 
     outcome = judged(Nameless())
     assert Status.FAIL is outcome.status
-    assert outcome.message.startswith(
-        "did not run: the trace shows attention forward on"
-    )
+    assert outcome.message.startswith("did not run: the trace shows attention forward on")
 
 
 def _hidden_nan(rng: np.random.Generator, dtype: str) -> Call:

@@ -6,7 +6,6 @@ from attnref_conformance.case import DTYPES, Part, cast, cut, permute, stretch
 from attnref_conformance.cases.build import Draw, attention, lens
 
 
-
 def _hidden_by_bias(d: Draw) -> np.ndarray:
     """Draw a bias that selects: a third of it is minus infinity."""
     bias = d.normal("Hq Sq Sk")
@@ -92,7 +91,9 @@ CASES = (
     ),
     # A4: sizes of zero.
     attention("A4-no-keys", {"Sk": 0, "Sq": 5}),
-    attention("A4-no-keys-but-sinks", {"Sk": 0, "Sq": 5}, given={"sinks": lambda d: d.normal("Hq")}),
+    attention(
+        "A4-no-keys-but-sinks", {"Sk": 0, "Sq": 5}, given={"sinks": lambda d: d.normal("Hq")}
+    ),
     attention("A4-no-queries", {"Sq": 0, "Sk": 7}),
     attention("A4-no-batch", {"B": 0}),
     attention("A4-no-heads", {"Hq": 0, "Hkv": 0}),
@@ -112,8 +113,10 @@ CASES = (
         "A6-cancelling-values",
         v=lambda d: cast(
             100.0 * np.where(np.arange(d.sizes["Sk"]) % 2, 1.0, -1.0)[:, None]
-            + d.rng.normal(size=d.shape("B Hkv Sk Dv")), d.dtype),
-    ),  # fmt: skip
+            + d.rng.normal(size=d.shape("B Hkv Sk Dv")),
+            d.dtype,
+        ),
+    ),
     attention(
         "A6-float64-honoured",
         {"D": 64},
@@ -180,10 +183,14 @@ CASES = (
     ),
     # D4: sinks.
     attention("D4-sinks", given={"sinks": lambda d: d.normal("Hq")}),
-    attention("D4-sink-above-every-score", given={"sinks": lambda d: cast(
-        30.0 + d.rng.normal(size=d.shape("Hq")), d.dtype)}),  # fmt: skip
-    attention("D4-sink-of-minus-infinity", given={"sinks": lambda d: cast(
-        np.array([-np.inf, 0.5, -np.inf, -1.0]), d.dtype)}),  # fmt: skip
+    attention(
+        "D4-sink-above-every-score",
+        given={"sinks": lambda d: cast(30.0 + d.rng.normal(size=d.shape("Hq")), d.dtype)},
+    ),
+    attention(
+        "D4-sink-of-minus-infinity",
+        given={"sinks": lambda d: cast(np.array([-np.inf, 0.5, -np.inf, -1.0]), d.dtype)},
+    ),
     attention(
         "D4-sink-alone-in-a-row",
         {"Sq": 40, "Sk": 23},
@@ -209,7 +216,9 @@ CASES = (
         parts=(Part.GRADIENTS,),
         merged=True,
     ),
-    attention("E3-key-head-shared-by-eight", {"Hq": 8, "Hkv": 1, "Sq": 70}, parts=(Part.GRADIENTS,)),
+    attention(
+        "E3-key-head-shared-by-eight", {"Hq": 8, "Hkv": 1, "Sq": 70}, parts=(Part.GRADIENTS,)
+    ),
     attention(
         "E3-bias-and-sinks-shared-by-all",
         {"B": 3, "Sq": 70},

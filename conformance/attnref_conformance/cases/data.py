@@ -42,23 +42,38 @@ _UNSCALED = {"scale": 1.0}
 
 CASES = (
     *(attention(f"D1-{n}-keys", {**_ONE, "Sk": n}, quick=n in (1, 17, 65, 129)) for n in _SIZES),
-    *(attention(f"D1-{n}-queries", {**_ONE, "Sq": n, "Sk": 21}, quick=n in (1, 65))
-      for n in (1, 2, 15, 17, 63, 65, 129)),  # fmt: skip
+    *(
+        attention(f"D1-{n}-queries", {**_ONE, "Sq": n, "Sk": 21}, quick=n in (1, 65))
+        for n in (1, 2, 15, 17, 63, 65, 129)
+    ),
     attention("D1-thousands-of-keys", {**_ONE, "Sk": 4099, "Sq": 3}, quick=False),
     attention("D1-head-size-of-128", {"D": 128, "Dv": 128, "Sq": 70}, quick=False),
     attention("D1-rising-maxima", _LONG, **_logits(_line(-20, 20)), options=_UNSCALED),
     attention("D1-falling-maxima", _LONG, **_logits(_line(20, -20)), options=_UNSCALED),
-    attention("D1-maximum-in-the-last-tile", _LONG, **_logits(_spike(202, 12.0)), options=_UNSCALED),
-    attention("D1-all-scores-far-below-zero", _LONG, **_logits(_line(-300, -290)), options=_UNSCALED),
+    attention(
+        "D1-maximum-in-the-last-tile", _LONG, **_logits(_spike(202, 12.0)), options=_UNSCALED
+    ),
+    attention(
+        "D1-all-scores-far-below-zero", _LONG, **_logits(_line(-300, -290)), options=_UNSCALED
+    ),
     attention("D1-all-scores-far-above-zero", _LONG, **_logits(_line(290, 300)), options=_UNSCALED),
-    attention("D1-scores-of-plus-and-minus-50000", _LONG, **_logits(_line(-5e4, 5e4)),
-              options=_UNSCALED),  # fmt: skip
+    attention(
+        "D1-scores-of-plus-and-minus-50000", _LONG, **_logits(_line(-5e4, 5e4)), options=_UNSCALED
+    ),
     attention("D1-one-weight-takes-all", _LONG, **_logits(_spike(77, 200.0)), options=_UNSCALED),
     attention("D1-equal-scores", _LONG, q=lambda d: cast(np.zeros(d.shape("B Hq Sq D")), d.dtype)),
-    attention("D1-causal-negative-tail", {**_ONE, "Sq": 100, "Sk": 100}, **_logits(_line(-30, -10)),
-              options={"scale": 1.0, "causal": True}),  # fmt: skip
+    attention(
+        "D1-causal-negative-tail",
+        {**_ONE, "Sq": 100, "Sk": 100},
+        **_logits(_line(-30, -10)),
+        options={"scale": 1.0, "causal": True},
+    ),
     attention("D1-values-a-thousand-times-larger", v=lambda d: d.normal("B Hkv Sk Dv", times=1e3)),
     attention("D2-lse-of-large-scores", _LONG, **_logits(_line(900, 1000)), options=_UNSCALED),
-    attention("D2-lse-of-many-equal-scores", {**_ONE, "Sk": 1500},
-              q=lambda d: cast(np.zeros(d.shape("B Hq Sq D")), d.dtype), quick=False),  # fmt: skip
+    attention(
+        "D2-lse-of-many-equal-scores",
+        {**_ONE, "Sk": 1500},
+        q=lambda d: cast(np.zeros(d.shape("B Hq Sq D")), d.dtype),
+        quick=False,
+    ),
 )

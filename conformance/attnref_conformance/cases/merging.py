@@ -31,7 +31,7 @@ def _merge(name: str, lse: Callable[[Rng], tuple[Any, Any]], **judged: Any) -> C
 
 
 def _some(rng: Rng) -> np.ndarray:
-    return np.where(rng.random(_SHAPE) < 0.5, -np.inf, rng.normal(size=_SHAPE))  # noqa: PLR2004
+    return np.where(rng.random(_SHAPE) < 0.5, -np.inf, rng.normal(size=_SHAPE))
 
 
 def _softmax(
@@ -61,7 +61,9 @@ CASES = (
     _merge("D3-nothing-and-nothing", lambda _: (-np.inf, -np.inf)),
     _merge("D3-nothing-here-and-there", lambda r: (_some(r), _some(r))),
     _merge("D3-far-apart", lambda r: (300.0 + r.normal(size=_SHAPE), r.normal(size=_SHAPE))),
-    _merge("D3-far-below-zero", lambda r: (r.normal(size=_SHAPE) - 5e3, r.normal(size=_SHAPE) - 5e3)),
+    _merge(
+        "D3-far-below-zero", lambda r: (r.normal(size=_SHAPE) - 5e3, r.normal(size=_SHAPE) - 5e3)
+    ),
     _softmax("D5-last-axis", lambda r: r.normal(size=(3, 5, 77))),
     _softmax("D5-first-axis", lambda r: r.normal(size=(77, 3, 5)), axis=0),
     _softmax("D5-middle-axis-by-tiles", lambda r: r.normal(size=(3, 77, 5)), axis=-2, tile=16),

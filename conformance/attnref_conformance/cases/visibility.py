@@ -46,12 +46,21 @@ CASES = (
     attention("C1-mask-per-head", given={"mask": lambda d: d.mask("Hq Sq Sk")}),
     attention("C1-padding-mask", given={"mask": lambda d: d.mask("B 1 1 Sk")}),
     attention("C1-mask-per-query", given={"mask": lambda d: d.mask("B 1 Sq 1")}),
-    attention("C1-mask-with-causal", given={"mask": lambda d: d.mask("B 1 Sq Sk")},
-              options={"causal": True}),  # fmt: skip
-    attention("C1-mask-with-window-and-bias", options={"window": (9, 6)}, given={
-        "mask": lambda d: d.mask("Hq Sq Sk"), "bias": lambda d: d.normal("B 1 Sq Sk")}),  # fmt: skip
-    attention("C1-mask-in-the-last-tile", {"Sq": 9, "Sk": 261},
-              given={"mask": lambda d: d.mask("B 1 Sq Sk", 0.5)}),  # fmt: skip
+    attention(
+        "C1-mask-with-causal",
+        given={"mask": lambda d: d.mask("B 1 Sq Sk")},
+        options={"causal": True},
+    ),
+    attention(
+        "C1-mask-with-window-and-bias",
+        options={"window": (9, 6)},
+        given={"mask": lambda d: d.mask("Hq Sq Sk"), "bias": lambda d: d.normal("B 1 Sq Sk")},
+    ),
+    attention(
+        "C1-mask-in-the-last-tile",
+        {"Sq": 9, "Sk": 261},
+        given={"mask": lambda d: d.mask("B 1 Sq Sk", 0.5)},
+    ),
     # C2: windows.
     attention("C2-causal", options={"causal": True}),
     attention("C2-causal-over-several-tiles", {"Sq": 197}, options={"causal": True}),
@@ -61,42 +70,75 @@ CASES = (
     attention("C2-window-of-one", options={"window": (0, 0)}),
     attention("C2-window-wider-than-the-keys", options={"window": (100, 100)}),
     attention("C2-causal-caps-the-right", options={"window": (6, 3), "causal": True}),
-    attention("C2-causal-with-window-to-the-left", {"Sq": 133},
-              options={"window": (17, None), "causal": True}),  # fmt: skip
+    attention(
+        "C2-causal-with-window-to-the-left",
+        {"Sq": 133},
+        options={"window": (17, None), "causal": True},
+    ),
     # C3: alignment.
-    attention("C3-start-with-more-keys", {"Sq": 21, "Sk": 50},
-              options={"causal": True, "q_offset": "start"}),  # fmt: skip
-    attention("C3-end-with-more-keys", {"Sq": 21, "Sk": 50},
-              options={"causal": True, "q_offset": "end"}),  # fmt: skip
-    attention("C3-start-with-fewer-keys", {"Sq": 50, "Sk": 21},
-              options={"causal": True, "q_offset": "start"}),  # fmt: skip
-    attention("C3-end-with-fewer-keys", {"Sq": 50, "Sk": 21},
-              options={"causal": True, "q_offset": "end"}),  # fmt: skip
-    attention("C3-window-at-the-end", {"Sq": 19, "Sk": 88},
-              options={"window": (7, 2), "q_offset": "end"}),  # fmt: skip
-    attention("C3-offset-by-a-number", {"Sq": 21, "Sk": 50},
-              options={"window": (4, 3), "q_offset": 11}),  # fmt: skip
-    attention("C3-offset-before-the-keys", {"Sq": 21, "Sk": 50},
-              options={"window": (4, 3), "q_offset": -6}),  # fmt: skip
-    attention("C3-offset-out-of-32-bits", {"Sq": 9, "Sk": 9},
-              options={"causal": True, "q_offset": 2**31 + 5}),  # fmt: skip
-    attention("C3-offset-far-before", {"Sq": 9, "Sk": 9},
-              options={"causal": True, "q_offset": -(2**40)}),  # fmt: skip
-    attention("C3-offset-per-batch-entry", {"Sq": 21, "Sk": 50}, options={"causal": True},
-              given={"q_offset": lambda _: np.array([29, -4])}),  # fmt: skip
+    attention(
+        "C3-start-with-more-keys",
+        {"Sq": 21, "Sk": 50},
+        options={"causal": True, "q_offset": "start"},
+    ),
+    attention(
+        "C3-end-with-more-keys", {"Sq": 21, "Sk": 50}, options={"causal": True, "q_offset": "end"}
+    ),
+    attention(
+        "C3-start-with-fewer-keys",
+        {"Sq": 50, "Sk": 21},
+        options={"causal": True, "q_offset": "start"},
+    ),
+    attention(
+        "C3-end-with-fewer-keys", {"Sq": 50, "Sk": 21}, options={"causal": True, "q_offset": "end"}
+    ),
+    attention(
+        "C3-window-at-the-end", {"Sq": 19, "Sk": 88}, options={"window": (7, 2), "q_offset": "end"}
+    ),
+    attention(
+        "C3-offset-by-a-number", {"Sq": 21, "Sk": 50}, options={"window": (4, 3), "q_offset": 11}
+    ),
+    attention(
+        "C3-offset-before-the-keys",
+        {"Sq": 21, "Sk": 50},
+        options={"window": (4, 3), "q_offset": -6},
+    ),
+    attention(
+        "C3-offset-out-of-32-bits",
+        {"Sq": 9, "Sk": 9},
+        options={"causal": True, "q_offset": 2**31 + 5},
+    ),
+    attention(
+        "C3-offset-far-before", {"Sq": 9, "Sk": 9}, options={"causal": True, "q_offset": -(2**40)}
+    ),
+    attention(
+        "C3-offset-per-batch-entry",
+        {"Sq": 21, "Sk": 50},
+        options={"causal": True},
+        given={"q_offset": lambda _: np.array([29, -4])},
+    ),
     attention("C3-offset-matters-to-nobody", {"Sq": 21, "Sk": 50}, options={"q_offset": 7}),
     # C4: lengths.
     attention("C4-key-lengths", given={"kv_lens": lens(20, 37)}),
     attention("C4-query-lengths", given={"q_lens": lens(37, 11)}),
-    attention("C4-lengths-of-zero", {"B": 3},
-              given={"kv_lens": lens(0, 25, 11), "q_lens": lens(30, 0, 37)}),  # fmt: skip
-    attention("C4-lengths-in-64-bits",
-              given={"kv_lens": lambda _: np.array([5, 36], np.int64)}),  # fmt: skip
-    attention("C4-causal-at-the-end-of-each", {"Sq": 21, "Sk": 50},
-              options={"causal": True, "q_offset": "end"},
-              given={"kv_lens": lens(33, 12), "q_lens": lens(17, 21)}),  # fmt: skip
-    attention("C4-window-at-the-end-of-each", {"Sq": 5, "Sk": 90},
-              options={"window": (13, 0), "q_offset": "end"}, given={"kv_lens": lens(90, 41)}),  # fmt: skip
+    attention(
+        "C4-lengths-of-zero",
+        {"B": 3},
+        given={"kv_lens": lens(0, 25, 11), "q_lens": lens(30, 0, 37)},
+    ),
+    attention("C4-lengths-in-64-bits", given={"kv_lens": lambda _: np.array([5, 36], np.int64)}),
+    attention(
+        "C4-causal-at-the-end-of-each",
+        {"Sq": 21, "Sk": 50},
+        options={"causal": True, "q_offset": "end"},
+        given={"kv_lens": lens(33, 12), "q_lens": lens(17, 21)},
+    ),
+    attention(
+        "C4-window-at-the-end-of-each",
+        {"Sq": 5, "Sk": 90},
+        options={"window": (13, 0), "q_offset": "end"},
+        given={"kv_lens": lens(90, 41)},
+    ),
     attention(
         "C4-nothing-past-a-length-matters",
         q=_spoiled("B Hq Sq D", (30, 9), 2),
@@ -115,20 +157,37 @@ CASES = (
     attention("C5-middle-rows-see-nothing", given={"mask": _rows_without_keys(14, 19)}),
     attention("C5-last-rows-see-nothing", given={"mask": _rows_without_keys(30, 37)}),
     attention("C5-no-row-sees-anything", given={"mask": _rows_without_keys(0, 37)}),
-    attention("C5-hidden-behind-large-values", {"Sk": 60},
-              v=lambda d: d.normal("B Hkv Sk Dv", times=1e3),
-              given={"mask": _rows_without_keys(3, 8)}, dtypes=("float32", "float64")),  # fmt: skip
+    attention(
+        "C5-hidden-behind-large-values",
+        {"Sk": 60},
+        v=lambda d: d.normal("B Hkv Sk Dv", times=1e3),
+        given={"mask": _rows_without_keys(3, 8)},
+        dtypes=("float32", "float64"),
+    ),
     # C6: what is not finite.
     attention("C6-nan-in-a-query", q=_with("B Hq Sq D", (0, 1, 3, 2), np.nan), parts=_FORWARD),
-    attention("C6-nan-in-a-visible-key", k=_with("B Hkv Sk D", (0, 1, 20), np.nan),
-              options={"causal": True}, parts=_FORWARD, promised="masked_nonfinite"),  # fmt: skip
-    attention("C6-infinity-in-a-visible-value", v=_with("B Hkv Sk Dv", (1, 0, 0, 3), np.inf),
-              parts=_FORWARD),  # fmt: skip
+    attention(
+        "C6-nan-in-a-visible-key",
+        k=_with("B Hkv Sk D", (0, 1, 20), np.nan),
+        options={"causal": True},
+        parts=_FORWARD,
+        promised="masked_nonfinite",
+    ),
+    attention(
+        "C6-infinity-in-a-visible-value",
+        v=_with("B Hkv Sk Dv", (1, 0, 0, 3), np.inf),
+        parts=_FORWARD,
+    ),
     attention("C6-infinite-score", q=_with("B Hq Sq D", (0, 0, 2, 0), np.inf), parts=_FORWARD),
-    attention("C6-nan-in-bias", given={"bias": _with("B Hq Sq Sk", (0, 2, 5, 7), np.nan)},
-              parts=_FORWARD),  # fmt: skip
-    attention("C6-nan-in-an-invisible-key", k=_with("B Hkv Sk D", (0, 0, 9), np.nan),
-              v=_with("B Hkv Sk Dv", (1, 1, 9), np.nan),
-              given={"mask": lambda d: np.arange(d.sizes["Sk"]) != 9},  # noqa: PLR2004
-              parts=_FORWARD, promised="masked_nonfinite"),  # fmt: skip
+    attention(
+        "C6-nan-in-bias", given={"bias": _with("B Hq Sq Sk", (0, 2, 5, 7), np.nan)}, parts=_FORWARD
+    ),
+    attention(
+        "C6-nan-in-an-invisible-key",
+        k=_with("B Hkv Sk D", (0, 0, 9), np.nan),
+        v=_with("B Hkv Sk Dv", (1, 1, 9), np.nan),
+        given={"mask": lambda d: np.arange(d.sizes["Sk"]) != 9},
+        parts=_FORWARD,
+        promised="masked_nonfinite",
+    ),
 )

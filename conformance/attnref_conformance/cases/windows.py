@@ -41,7 +41,7 @@ def _map(
         if bias:
             inputs["bias"] = cast(rng.normal(size=(H, N, N)), dtype)
         if key_mask:
-            inputs["key_mask"] = rng.random((B, *G)) < 0.7  # noqa: PLR2004
+            inputs["key_mask"] = rng.random((B, *G)) < 0.7
         if scales:
             inputs["scale"] = cast(rng.uniform(0.1, 2.0, H), "float32")
         n = len(G)
@@ -65,8 +65,14 @@ def _table(name: str, window: tuple[int, ...]) -> Case:
 
 
 CASES = (
-    _map("E3-bias-and-scale-shared-by-all-windows", (16, 12), window=4, shift=1, bias=True,
-         scales=True),  # fmt: skip
+    _map(
+        "E3-bias-and-scale-shared-by-all-windows",
+        (16, 12),
+        window=4,
+        shift=1,
+        bias=True,
+        scales=True,
+    ),
     _map("G1-packed-projection", (8, 8), qkv=True, window=4, shift=2, bias=True),
     _map("G1-packed-projection-on-a-line", (21,), qkv=True, window=5, shift=2),
     _map("G1-values-of-another-size", (8, 8), Dv=9, window=4),
@@ -85,8 +91,15 @@ CASES = (
     _map("G2-hundreds-of-tokens", (32, 32), B=1, H=2, window=16, shift=8, quick=False),
     _map("G3-wrapped-pairs-do-not-meet", (8, 8), window=4, shift=2, times=4.0),
     _map("G3-bias-of-minus-100", (8, 8), window=4, shift=2, wrap_bias=-100.0),
-    _map("G3-large-scores-outweigh-100", (8, 8), window=4, shift=2, wrap_bias=-100.0, scale=8.0,
-         times=3.0),  # fmt: skip
+    _map(
+        "G3-large-scores-outweigh-100",
+        (8, 8),
+        window=4,
+        shift=2,
+        wrap_bias=-100.0,
+        scale=8.0,
+        times=3.0,
+    ),
     _map("G3-small-wrap-bias", (8, 8), window=4, shift=1, wrap_bias=-0.75, bias=True),
     _map("G3-wrap-bias-without-shift", (8, 8), window=4, wrap_bias=3.0),
     _map("G4-window-covers-one-axis", (8, 4), window=4, shift=2, bias=True),

@@ -5,9 +5,7 @@ from typing import Any
 import pytest
 
 
-def test_conformance(
-    attnref_trial: Any, attnref_backend: Any, record_property: Any
-) -> None:
+def test_conformance(attnref_trial: Any, attnref_backend: Any, record_property: Any) -> None:
     """The backend means what the specification means."""
     outcome = attnref_trial.run(attnref_backend)
     record_property("attnref_status", str(outcome.status))
