@@ -44,6 +44,9 @@ class _Library:
     def needs_gradient(self, x: Array) -> bool:  # noqa: ARG002
         return False
 
+    def not_dense(self, x: Array) -> str | None:  # noqa: ARG002
+        return None
+
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.asarray(np.from_dlpack(x))
 
@@ -57,6 +60,9 @@ class _Numpy(_Library):
 
     def strides(self, x: Array) -> tuple[int, ...]:
         return tuple(int(s) for s in x.strides)
+
+    def not_dense(self, x: Array) -> str | None:
+        return "a masked array" if isinstance(x, np.ma.MaskedArray) else None
 
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.asarray(x)
@@ -74,6 +80,11 @@ class _Torch(_Library):
 
     def needs_gradient(self, x: Array) -> bool:
         return bool(x.requires_grad) and import_module("torch").is_grad_enabled()
+
+    def not_dense(self, x: Array) -> str | None:
+        if x.is_nested:
+            return "a nested tensor"
+        return None if x.layout is import_module("torch").strided else "a sparse tensor"
 
     def to_numpy(self, x: Array) -> np.ndarray:
         torch = import_module("torch")
@@ -156,6 +167,11 @@ def device(x: Array) -> str:
 def needs_gradient(x: Array) -> bool:
     """Tell whether the array's library wants to differentiate through it."""
     return _of(x).needs_gradient(x)
+
+
+def not_dense(x: Array) -> str | None:
+    """Say what the array is if not every one of its elements is a number in memory."""
+    return _of(x).not_dense(x)
 
 
 def memory_order(x: Array) -> tuple[int, ...]:

@@ -19,7 +19,8 @@ from attnref.arrays import Array
 from attnref.errors import InvalidProblem
 
 CHAPTERS = {
-    "A": "attnref.spec.scores",
+    "A": "attnref.spec",
+    "A2": "attnref.spec.scores",
     "B": "attnref.spec.scores",
     "C": "attnref.spec.visibility",
     "D": "attnref.spec.softmax",
@@ -28,14 +29,10 @@ CHAPTERS = {
     "G": "attnref.spec.windows",
     "H": "attnref.dispatch",
 }
-"""Where the clauses of each family are written."""
+"""Where the clauses of each family, or a clause apart from its family, are written."""
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int32", "int64")
-_RESHAPE = {
-    "mask": "a padding mask (B, Sk) is passed as mask[:, None, None, :]",
-    "bias": "a bias (B, Sq, Sk) is passed as bias[:, None]",
-}
 FAR = 2**61
 """The largest offset or bound of a window: a position, an offset and a bound can be
 added in 64 bits."""
@@ -69,6 +66,8 @@ class Call:
                     clause="H3",
                     hint=f"np.asarray({name}), or an array of the library you use",
                 )
+            if other := arrays.not_dense(x):
+                self.wrong(f"{name} is {other}, and attnref needs a dense one.", clause="H3")
 
     def describe(self, *names: str) -> list[str]:
         """Describe arrays, one aligned line each: name, dtype, shape, letters."""
@@ -83,7 +82,7 @@ class Call:
 
     def wrong(self, fact: str, *names: str, clause: str, hint: str = "") -> NoReturn:
         """Raise: the fact, the arrays concerned, where the rule is, what to do."""
-        see = f"{CHAPTERS[clause[0]]} ({clause})"
+        see = f"{CHAPTERS.get(clause, CHAPTERS[clause[0]])} ({clause})"
         raise InvalidProblem(fact, self.describe(*names), see=see, hint=hint)
 
     def together(self) -> None:
@@ -153,23 +152,39 @@ class Call:
         x, y = self.given[first].shape[a], self.given[other].shape[b]
         if x != y:
             self.wrong(
-                f"{first} has {what.format(x)} and {other} has {y}.", first, other, clause="A1"
+                f"{first} has {what.format(x)} and {other} has {y}.",
+                first,
+                other,
+                clause="A1",
+                hint=self._swapped(),
             )
+
+    def _swapped(self) -> str:
+        """Suggest to swap axes where heads behind tokens would make sense (A1)."""
+        shapes = [tuple(self.given[n].shape) for n in ("q", "k", "v") if n in self.given]
+        if {len(shape) for shape in shapes} != {4}:
+            return ""
+        q, k, v = shapes
+        same = q[0] == k[0] and q[3] == k[3] and k[:3] == v[:3]
+        if not same or k[2] == 0 or q[2] % k[2]:
+            return ""
+        return "if these are (B, S, H, D), pass q.swapaxes(1, 2) and so on"
 
     def shaped(self, name: str, shape: tuple[int, ...], clause: str) -> None:
         """The array has exactly this shape."""
         if name in self.given and tuple(self.given[name].shape) != shape:
             self.wrong(f"{name} must have shape {shape}.", name, clause=clause)
 
-    def boolean(self, name: str, clause: str, hint: str) -> None:
-        """The array holds booleans, of which True is visible."""
+    def boolean(self, name: str, clause: str, additive: str = "") -> None:
+        """The array holds booleans, of which True is visible; `additive` is said of floats."""
         if name in self.given and arrays.dtype_name(self.given[name]) != "bool":
+            real = arrays.dtype_name(self.given[name]) in FLOATS
             self.wrong(
                 f"{name} is {arrays.dtype_name(self.given[name])}; it must be bool, "
                 "True where a key may be seen.",
                 name,
                 clause=clause,
-                hint=hint,
+                hint=(real and additive) or f"pass {name} != 0",
             )
 
     def broadcasts(self, name: str, shape: tuple[int, ...], clause: str) -> None:
@@ -187,7 +202,7 @@ class Call:
                 "k",
                 name,
                 clause=clause,
-                hint=_RESHAPE[name],
+                hint=_reshape(name, mine, shape),
             )
 
     def heads(self, Hq: int, Hkv: int) -> None:
@@ -198,6 +213,7 @@ class Call:
                 "q",
                 "k",
                 clause="A2",
+                hint=self._swapped(),
             )
 
     def integers(self, name: str, length: int, clause: str) -> np.ndarray | None:
@@ -290,3 +306,14 @@ class Call:
         if not isinstance(value, bool | np.bool_):
             self.wrong(f"{name} is {value!r}; it must be True or False.", clause=clause)
         return bool(value)
+
+
+def _reshape(name: str, mine: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """Suggest how what does not broadcast to `(B, Hq, Sq, Sk)` was meant."""
+    B, Hq, Sq, Sk = shape
+    if mine == (B, Sk):
+        what = "a padding mask" if name == "mask" else f"a {name}"
+        return f"{what} (B, Sk) is passed as {name}[:, None, None, :]"
+    if mine == (B, Sq, Sk):
+        return f"a {name} (B, Sq, Sk) is passed as {name}[:, None]"
+    return "the head axis is Hq or 1" if mine[-3:-2] not in ((), (1,), (Hq,)) else ""

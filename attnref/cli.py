@@ -5,6 +5,7 @@ no argument out of account.
 """
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import import_module, util
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     if arguments.command is None:
-        _parser().print_help()
+        _parser().print_help(sys.stderr)
         return USAGE
     try:
         return int(arguments.run(arguments))
@@ -76,9 +77,14 @@ def _bench(arguments: argparse.Namespace) -> int:
     if not (util.find_spec("pytest_benchmark") and util.find_spec("rich")):
         print('benchmarks need more packages: pip install "attnref[bench]"', file=sys.stderr)  # noqa: T201
         return USAGE
+    name = arguments.backend
+    if ":" not in name and name not in registry.names():
+        print(f"no backend is called {name!r}; installed: {', '.join(registry.names())}", file=sys.stderr)  # noqa: T201, E501
+        return USAGE
     words = ["--pyargs", "attnref_conformance.bench", "--attnref-backend", arguments.backend]
     words += [f"--benchmark-json={arguments.json}"] if arguments.json else []
-    return int(import_module("pytest").main(words))
+    # In a process of its own: pytest rewrites only what nobody has imported yet.
+    return subprocess.run([sys.executable, "-m", "pytest", *words], check=False).returncode  # noqa: S603
 
 
 def _conformance_missing(_: argparse.Namespace) -> int:
@@ -151,9 +157,12 @@ def _example(function: str, backend: Any, dtype: str) -> Any:
 
 def _shape(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(n) for n in text.split(","))
+        shape = tuple(int(n) for n in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape; write 2,8,128,64") from None
+        shape = (-1,)
+    if min(shape) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape; write 2,8,128,64")
+    return shape
 
 
 def _bound(text: str) -> int | None:

@@ -16,7 +16,7 @@ from typing import Self
 from attnref import arrays, registry
 from attnref.arrays import Array
 from attnref.backend import Backend
-from attnref.errors import BackendLoadError, Reason, UnsupportedError
+from attnref.errors import BackendLoadError, InvalidProblem, Reason, UnsupportedError
 from attnref.problem import Gradients, Problem, Result
 
 IN_TREE = ("triton", "cupy", "torch", "numpy")
@@ -106,11 +106,13 @@ def choose(problem: Problem, *, requested: str | Backend | None = None) -> Chose
         requested: A registered name, or a backend object; `None` walks the order.
 
     Raises:
+        InvalidProblem: What was requested is neither a name nor a backend object.
         UnknownBackend: No package registers the name.
         BackendLoadError: The named backend's package cannot be imported.
         UnsupportedError: Every reason against every backend considered.
     """
     log = _log.get()
+    _check(requested)
     if requested is not None:
         backend = registry.load(requested) if isinstance(requested, str) else requested
         reasons = against(backend, problem, named=True)
@@ -127,6 +129,17 @@ def choose(problem: Problem, *, requested: str | Backend | None = None) -> Chose
     raise UnsupportedError(
         str(problem), refused, hint=f'{problem.operation}(..., backend="reference")'
     )
+
+
+def _check(requested: object) -> None:
+    """Refuse what is neither a name nor a backend object: a class is not its object."""
+    known = requested is None or isinstance(requested, str | Backend)
+    if not known or isinstance(requested, type):
+        raise InvalidProblem(
+            f"backend is a {type(requested).__name__}; it must be a name or a backend object.",
+            see="attnref.dispatch (H1)",
+            hint='backend="numpy", or an object as in attnref.backend',
+        )
 
 
 def answer(name: str, problem: Problem, *, named: bool) -> Sequence[Reason]:
@@ -184,6 +197,7 @@ class Explanation:
 
 def explain(problem: Problem, *, requested: str | Backend | None = None) -> Explanation:
     """Say what every backend answers to a problem, without running it."""
+    _check(requested)
     order = _order.get()
     rest = [name for name in registry.names() if name not in order]
     reasons: dict[str, tuple[Reason, ...]] = {}
@@ -232,6 +246,7 @@ def prefer(*names: str) -> _Preference:
         one for the current thread or task.
 
     Raises:
+        InvalidProblem: Something that is no name.
         UnknownBackend: A name that is neither registered nor in-tree.
 
     Example:
@@ -240,6 +255,12 @@ def prefer(*names: str) -> _Preference:
         ...     pass
     """
     for name in names:
+        if not isinstance(name, str):
+            raise InvalidProblem(  # type: ignore[unreachable]
+                f"prefer() was given a {type(name).__name__}; it takes names.",
+                see="attnref.dispatch (H1)",
+                hint='prefer("numpy", "torch")',
+            )
         if name not in IN_TREE:
             registry.find(name)
     return _Preference(_order.set(names or IN_TREE))

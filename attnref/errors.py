@@ -10,6 +10,36 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 
+ELSEWHERE = {
+    "attn_bias": ("bias",),
+    "attn_mask": ("mask",),
+    "cu_seqlens_k": ("cu_k",),
+    "cu_seqlens_q": ("cu_q",),
+    "dim": ("axis",),
+    "is_causal": ("causal",),
+    "key": ("k",),
+    "key_padding_mask": ("mask", "kv_lens", "key_mask"),
+    "logit_cap": ("softcap",),
+    "logits_soft_cap": ("softcap",),
+    "max_seqlen_k": ("max_k",),
+    "max_seqlen_q": ("max_q",),
+    "query": ("q",),
+    "sliding_window": ("window",),
+    "sm_scale": ("scale",),
+    "softmax_scale": ("scale",),
+    "value": ("v",),
+    "window_size": ("window",),
+}
+"""What other libraries call an argument, to what it may be called here."""
+
+NOT_HERE = {
+    "dropout_p": ("q", "There is no dropout yet."),
+    "enable_gqa": ("causal", "Grouped heads are recognised by their number."),
+    "layout": ("q", "A layout is a view: transpose the array."),
+}
+"""What other libraries ask for and no argument is for: where that can be said, and what."""
+
+
 class AttnrefError(Exception):
     """Base of every error that attnref raises."""
 
@@ -44,7 +74,7 @@ class UnknownArgument(AttnrefError, TypeError):  # noqa: N818
 
     def __init__(self, function: str, unknown: str, known: Sequence[str]) -> None:
         super().__init__(
-            f"{function}() has no argument {unknown!r}.{did_you_mean(unknown, known)}\n"
+            f"{function}() has no argument {unknown!r}.{_advice(unknown, known)}\n"
             f"  arguments  {', '.join(known)}"
         )
 
@@ -133,3 +163,14 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Suggest the known words that `word` may have meant."""
     close = get_close_matches(word, known, n=2, cutoff=0.6)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def _advice(word: str, known: Sequence[str]) -> str:
+    """Say what another library's argument is called here, or suggest a near word."""
+    where, instead = NOT_HERE.get(word, ("", ""))
+    if where in known:
+        return f" {instead}"
+    names = [name for name in ELSEWHERE.get(word, ()) if name in known]
+    if names:
+        return f" Here it is {' or '.join(map(repr, names))}."
+    return did_you_mean(word, known)

@@ -70,8 +70,11 @@ class Reference:
         return []
 
     def unsupported(self, problem: Problem) -> Sequence[Reason]:
-        """Return nothing, unless the call is of a later version than the specification."""
-        return not_understood(problem, UNDERSTOOD)
+        """Refuse what has no values, and calls of a later version than the specification."""
+        reasons = not_understood(problem, UNDERSTOOD)
+        if problem.device == "meta":
+            reasons.append(Reason("device", "tensors on meta have no values", limit=None))
+        return reasons
 
     def forward(self, problem: AnyProblem) -> Result:
         """Compute in float64 and round once."""
@@ -82,7 +85,8 @@ class Reference:
         if exact.lse is None:
             return Result(out)
         like = getattr(problem, problem.main)
-        return Result(out, rounded(exact.lse, problem.lse_dtype, like, order=None))
+        lse = within_range(exact.lse, problem.lse_dtype)
+        return Result(out, rounded(lse, problem.lse_dtype, like, order=None))
 
     def backward(
         self, problem: AnyProblem, result: Result, dout: Array, dlse: Array | None = None
@@ -115,7 +119,7 @@ def wide(x: Array) -> np.ndarray:
     """Return floating values as float64, and integers and booleans as they are."""
     values = arrays.to_numpy(x)
     name = arrays.dtype_name(values)
-    return values if name.startswith(("int", "bool")) else values.astype(np.float64)
+    return values if name.startswith(("int", "bool")) else values.astype(np.float64, order="C")
 
 
 def rounded(x: np.ndarray, dtype: str, like: Array, order: str | None = "like") -> Array:
@@ -125,6 +129,12 @@ def rounded(x: np.ndarray, dtype: str, like: Array, order: str | None = "like") 
         near = to_odd(x) if dtype == "bfloat16" else x
         y = np.asarray(near).transpose(*axes).astype(arrays.numpy_dtype(dtype), order="C")
     return arrays.from_numpy(y.transpose(*np.argsort(axes)), like)
+
+
+def within_range(x: np.ndarray, dtype: str) -> np.ndarray:
+    """Bring finite log-sum-exps into a dtype's range: minus infinity sees nothing (A3)."""
+    limit = float(np.finfo(dtype).max)
+    return np.where(np.isfinite(x), np.clip(x, -limit, limit), x)
 
 
 def to_odd(x: np.ndarray) -> np.ndarray:

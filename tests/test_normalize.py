@@ -58,7 +58,7 @@ CASES: dict[str, Case] = {
         (
             "q has 3 axes and needs 4.\n"
             "  q  float32  (4, 4, 3)  (B, Hq, Sq, D)\n"
-            "  see attnref.spec.scores (A1)"
+            "  see attnref.spec (A1)"
         ),
     ),
     "v has one axis": (
@@ -66,7 +66,7 @@ CASES: dict[str, Case] = {
         (
             "v has 1 axis and needs 4.\n"
             "  v  float32  (2,)  (B, Hkv, Sk, Dv)\n"
-            "  see attnref.spec.scores (A1)"
+            "  see attnref.spec (A1)"
         ),
     ),
     "heads do not divide": (
@@ -94,7 +94,7 @@ CASES: dict[str, Case] = {
             "  q  float32  (2, 4, 4, 3)  (B, Hq, Sq, D)\n"
             "  k  float16  (2, 2, 5, 3)  (B, Hkv, Sk, D)\n"
             "  v  float32  (2, 2, 5, 2)  (B, Hkv, Sk, Dv)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "q is an integer array": (
@@ -102,7 +102,7 @@ CASES: dict[str, Case] = {
         (
             "q is int32; float16, bfloat16, float32, float64 are taken.\n"
             "  q  int32  (2, 4, 4, 3)  (B, Hq, Sq, D)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "v is complex": (
@@ -110,7 +110,7 @@ CASES: dict[str, Case] = {
         (
             "v is complex64; float16, bfloat16, float32, float64 are taken.\n"
             "  v  complex64  (2, 2, 5, 2)  (B, Hkv, Sk, Dv)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "head sizes disagree": (
@@ -119,7 +119,7 @@ CASES: dict[str, Case] = {
             "q has a head size of 3 and k has 4.\n"
             "  q  float32  (2, 4, 4, 3)  (B, Hq, Sq, D)\n"
             "  k  float32  (2, 2, 5, 4)  (B, Hkv, Sk, D)\n"
-            "  see attnref.spec.scores (A1)"
+            "  see attnref.spec (A1)"
         ),
     ),
     "numbers of keys disagree": (
@@ -128,7 +128,7 @@ CASES: dict[str, Case] = {
             "k has 5 keys and v has 6.\n"
             "  k  float32  (2, 2, 5, 3)  (B, Hkv, Sk, D)\n"
             "  v  float32  (2, 2, 6, 2)  (B, Hkv, Sk, Dv)\n"
-            "  see attnref.spec.scores (A1)"
+            "  see attnref.spec (A1)"
         ),
     ),
     "key heads disagree": (
@@ -137,7 +137,7 @@ CASES: dict[str, Case] = {
             "k has 2 heads and v has 1.\n"
             "  k  float32  (2, 2, 5, 3)  (B, Hkv, Sk, D)\n"
             "  v  float32  (2, 1, 5, 2)  (B, Hkv, Sk, Dv)\n"
-            "  see attnref.spec.scores (A1)"
+            "  see attnref.spec (A1)"
         ),
     ),
     "batches of q and k disagree": (
@@ -146,7 +146,7 @@ CASES: dict[str, Case] = {
             "q has a batch of 2 and k has 3.\n"
             "  q  float32  (2, 4, 4, 3)  (B, Hq, Sq, D)\n"
             "  k  float32  (3, 2, 5, 3)  (B, Hkv, Sk, D)\n"
-            "  see attnref.spec.scores (A1)"
+            "  see attnref.spec (A1)"
         ),
     ),
     "batches of k and v disagree": (
@@ -155,7 +155,7 @@ CASES: dict[str, Case] = {
             "k has a batch of 2 and v has 3.\n"
             "  k  float32  (2, 2, 5, 3)  (B, Hkv, Sk, D)\n"
             "  v  float32  (3, 2, 5, 2)  (B, Hkv, Sk, Dv)\n"
-            "  see attnref.spec.scores (A1)"
+            "  see attnref.spec (A1)"
         ),
     ),
     "mask of integers": (
@@ -214,7 +214,7 @@ CASES: dict[str, Case] = {
         (
             "bias is int8; float16, bfloat16, float32, float64 are taken.\n"
             "  bias  int8  (4, 5)  broadcasts to (B, Hq, Sq, Sk)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "sinks of the wrong shape": (
@@ -230,7 +230,7 @@ CASES: dict[str, Case] = {
         (
             "sinks is int32; float16, bfloat16, float32, float64 are taken.\n"
             "  sinks  int32  (4,)  (Hq,)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "window is negative": (
@@ -510,7 +510,7 @@ CASES: dict[str, Case] = {
         (
             "q has a head size of 0, so scale has no default.\n"
             "  q  float32  (2, 4, 4, 0)  (B, Hq, Sq, D)\n"
-            "  see attnref.spec.scores (A4)\n"
+            "  see attnref.spec (A4)\n"
             "  hint attention(..., scale=1.0)"
         ),
     ),
@@ -543,7 +543,7 @@ CASES: dict[str, Case] = {
         (
             "q has 4 axes and needs 3.\n"
             "  q  float32  (2, 4, 4, 3)  (Tq, Hq, D)\n"
-            "  see attnref.spec.scores (A1)"
+            "  see attnref.spec (A1)"
         ),
     ),
     "offsets not from zero": (
@@ -594,7 +594,7 @@ CASES: dict[str, Case] = {
             "cu_q has 3 entries and cu_k has 2.\n"
             "  cu_q  int64  (3,)  (sequences + 1,)\n"
             "  cu_k  int64  (2,)  (sequences + 1,)\n"
-            "  see attnref.spec.scores (A1)"
+            "  see attnref.spec (A1)"
         ),
     ),
     "offsets of floats": (
@@ -610,7 +610,7 @@ CASES: dict[str, Case] = {
         (
             "cu_q has 2 axes and needs 1.\n"
             "  cu_q  int64  (1, 3)  (sequences + 1,)\n"
-            "  see attnref.spec.scores (A1)"
+            "  see attnref.spec (A1)"
         ),
     ),
     "offsets are None": (
@@ -821,7 +821,7 @@ CASES: dict[str, Case] = {
         (
             "q has a head size of 0, so scale has no default.\n"
             "  q  float32  (1, 6, 5, 2, 0)  (B, *G, H, D)\n"
-            "  see attnref.spec.scores (A4)\n"
+            "  see attnref.spec (A4)\n"
             "  hint attention(..., scale=1.0)"
         ),
     ),
@@ -855,7 +855,7 @@ CASES: dict[str, Case] = {
         (
             "q is int64; float16, bfloat16, float32, float64 are taken.\n"
             "  q  int64  (1, 6, 2, 2)  (B, *G, H, D)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "table of other rows": (
@@ -871,7 +871,7 @@ CASES: dict[str, Case] = {
         (
             "table has 1 axis and needs 2.\n"
             "  table  float32  (9,)  (prod(2 * window - 1), H)\n"
-            "  see attnref.spec.scores (A1)"
+            "  see attnref.spec (A1)"
         ),
     ),
     "table of integers": (
@@ -879,7 +879,7 @@ CASES: dict[str, Case] = {
         (
             "table is int32; float16, bfloat16, float32, float64 are taken.\n"
             "  table  int32  (9, 2)  (prod(2 * window - 1), H)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "table window is a number": (
@@ -929,7 +929,7 @@ CASES: dict[str, Case] = {
         (
             "x is int64; float16, bfloat16, float32, float64 are taken.\n"
             "  x  int64  (3,)  (...)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "softmax of a list": (
@@ -946,7 +946,7 @@ CASES: dict[str, Case] = {
             "out_b is float16 and out_a is float32; they must agree.\n"
             "  out_a  float32  (2, 3, 4)  (..., Dv)\n"
             "  out_b  float16  (2, 3, 4)  (..., Dv)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "merge of two shapes": (
@@ -963,7 +963,7 @@ CASES: dict[str, Case] = {
             "lse_b is float16; with out_a it is float32.\n"
             "  out_a  float32  (2, 3, 4)  (..., Dv)\n"
             "  lse_b  float16  (2, 3)     (...)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "merge of float64 with a float32 lse": (
@@ -972,7 +972,7 @@ CASES: dict[str, Case] = {
             "lse_a is float32; with out_a it is float64.\n"
             "  out_a  float64  (2, 3, 4)  (..., Dv)\n"
             "  lse_a  float32  (2, 3)     (...)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "merge with an lse of another shape": (
@@ -1008,7 +1008,7 @@ CASES: dict[str, Case] = {
         (
             "dout is float64; it must be float32.\n"
             "  dout  float64  (2, 4, 4, 2)  (B, Hq, Sq, Dv)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "dout of another library": (
@@ -1046,7 +1046,7 @@ CASES: dict[str, Case] = {
         (
             "dlse is float64; it must be float32.\n"
             "  dlse  float64  (2, 4, 4)  (B, Hq, Sq)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
     "dout on another device": (
@@ -1129,7 +1129,7 @@ CASES: dict[str, Case] = {
         (
             "out is float64; it must be float32.\n"
             "  out  float64  (2, 3, 4)  (..., Dv)\n"
-            "  see attnref.spec.scores (A3)"
+            "  see attnref.spec (A3)"
         ),
     ),
 }

@@ -3,7 +3,9 @@
 import operator
 from typing import Any, Literal
 
-from attnref.arrays import Array
+import numpy as np
+
+from attnref.arrays import Array, host_values
 from attnref.checks import Call
 from attnref.normalize.arguments import if_array, noted, scale_of
 from attnref.problem import AttentionProblem, VarlenProblem, Window
@@ -149,8 +151,8 @@ def attention_varlen(
                 unclear="" if cu_k is cu_q else "cu_k is not cu_q",
                 end="end",
             ),
-            max_q=None if max_q is None else call.whole("max_q", max_q, "F1", least=0),
-            max_k=None if max_k is None else call.whole("max_k", max_k, "F1", least=0),
+            max_q=_longest(call, "max_q", max_q, "cu_q"),
+            max_k=_longest(call, "max_k", max_k, "cu_k"),
         ),
         with_lse=with_lse,
     )
@@ -165,6 +167,22 @@ def _check_qkv(call: Call, *, heads: int, tokens: int) -> None:
     call.heads(call.given["q"].shape[heads], call.given["k"].shape[heads])
     if call.given["k"].ndim == 4:  # noqa: PLR2004  # (B, Hkv, Sk, D)
         call.agree_in_size("k", 0, "v", 0, "a batch of {}")
+
+
+def _longest(call: Call, name: str, value: object, cu: str) -> int | None:
+    """A hint that the prefix sums, where the host holds them, do not contradict (F1)."""
+    if value is None:
+        return None
+    n = call.whole(name, value, "F1", least=0)
+    steps = host_values(call.given[cu])
+    longest = 0 if steps is None else int(np.diff(steps).max(initial=0))
+    if longest > n:
+        call.wrong(
+            f"{name} is {n}, and the longest sequence of {cu} has {longest} tokens.",
+            cu,
+            clause="F1",
+        )
+    return n
 
 
 def _softcap(call: Call, softcap: object) -> float | None:

@@ -62,7 +62,7 @@ def window_attention(
             )
     N = math.prod(extents)
     call.shaped("bias", (H, N, N), "G6")
-    call.boolean("key_mask", "G6", "pass key_mask != 0")
+    call.boolean("key_mask", "G6")
     call.shaped("key_mask", (B, *G), "G6")
     call.shaped("scale", (H,), "G6")
     return noted(

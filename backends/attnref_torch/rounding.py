@@ -33,5 +33,12 @@ def in_order(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def lse_of(lse: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Round a log-sum-exp: float32, or float64 for float64, C-contiguous (A1, A3)."""
-    return lse.to(wide(like)).contiguous()
+    """Round a log-sum-exp: float32, or float64 for float64, C-contiguous (A1, A3).
+
+    A finite one stays finite, because minus infinity says that nothing was seen.
+    """
+    dtype = wide(like)
+    if lse.dtype != dtype:
+        limit = torch.finfo(dtype).max
+        lse = torch.where(torch.isfinite(lse), lse.clamp(-limit, limit), lse)
+    return lse.to(dtype).contiguous()

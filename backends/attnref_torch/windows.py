@@ -118,6 +118,8 @@ def common(problem: WindowProblem, at: Layout) -> Call:
         shown = p.q.new_ones((B, tokens), dtype=torch.bool)
         real = cut(shown if p.key_mask is None else p.key_mask.reshape(B, tokens), at)
     bias = None if p.bias is None else p.bias.to(dtype)
+    # A tensor, because `where` would read a number as float32 whatever is asked of it.
+    penalty = torch.full((), p.wrap_bias, dtype=torch.float64, device=p.q.device).to(dtype)
 
     def pairs(b: slice, i: slice) -> Pairs:
         seen = None if real is None else real[b, None, None]
@@ -127,7 +129,7 @@ def common(problem: WindowProblem, at: Layout) -> Call:
             if p.wrap_bias == -torch.inf:
                 seen = ~wrapped if seen is None else seen & ~wrapped
             else:
-                wrap = torch.where(wrapped, p.wrap_bias, 0.0).to(dtype)
+                wrap = torch.where(wrapped, penalty, 0.0)
                 added = wrap if added is None else added + wrap
         return Pairs(slice(0, at.N), seen, added)
 

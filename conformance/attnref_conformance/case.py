@@ -91,6 +91,8 @@ class Case:
         parts: The parts of it that are judged.
         exact: Every result is exact in every precision, so no error is allowed.
         dlse: The backward is also given a gradient of the log-sum-exp.
+        dout: How the gradient given to the backward lies in memory: `"like q"`, `"dense"`, or
+            `"stretched"` from a single one, as a sum's gradient is.
         merged: The backward is given `out` and `lse` of a larger, merged problem.
         quick: Part of the quick profile.
         promised: The attribute by which a backend promises what this case judges; a
@@ -103,6 +105,7 @@ class Case:
     parts: tuple[Part, ...] = (Part.OUT, Part.LSE, Part.GRADIENTS)
     exact: bool = False
     dlse: bool = True
+    dout: str = "like q"
     merged: bool = False
     quick: bool = True
     promised: str | None = None
@@ -126,7 +129,7 @@ def permute(*axes: int) -> View:
     return View(take)
 
 
-def cut(*slices: slice) -> View:
+def cut(*slices: Any) -> View:
     """View a part of an array."""
     return View(lambda x: x[slices])
 

@@ -299,8 +299,8 @@ class Tiled:
         dlse = np.zeros(result.lse.shape, acc) if dlse is None else dlse
         for piece in self.pieces(p):
             d = self.narrow(piece.dense, acc)
-            out, above = (piece.rows(x.astype(acc)) for x in (result.out, dout))
-            lse, beside = (piece.lse(x.astype(acc)) for x in (result.lse, dlse))
+            out, above = (piece.rows(x.astype(acc, order="C")) for x in (result.out, dout))
+            lse, beside = (piece.lse(x.astype(acc, order="C")) for x in (result.lse, dlse))
             self.piece_gradients(piece, d, out, above, lse, beside, total, p.dtype)
         done = {n: self.finished(total[n], getattr(p, n)) for n in names}
         if not isinstance(p, WindowProblem):

@@ -1,18 +1,20 @@
 """What a backend promises beyond numbers: refusing the unknown, remembering nothing."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 import attnref
 from attnref import normalize
-from attnref.backend import Backend
+from attnref.arrays import Array
+from attnref.backend import Backend, Reason
 from attnref.problem import AttentionProblem
+from attnref_conformance.case import DTYPES, cast
 from attnref_conformance.status import Outcome, Status
-from attnref_conformance.trial import Finding, declined, must_refuse, watched
+from attnref_conformance.trial import Finding, declined, must_refuse, unsupported, watched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,84 +32,141 @@ class _Elsewhere(AttentionProblem):
     operation: ClassVar[str] = "unheard_of"
 
 
-def _arrays(backend: Backend, S: int = 9, seed: int = 0) -> tuple[Any, Any, Any]:
-    rng = np.random.default_rng(seed)
-    q, k, v = (rng.normal(size=(1, 2, S, 16)).astype(np.float32) for _ in range(3))
-    return backend.from_numpy(q), backend.from_numpy(k), backend.from_numpy(v)
+class Declined(Exception):  # noqa: N818  # not an error
+    """The backend has reasons against a call that a promise needs, and refused it."""
+
+    def __init__(self, reasons: Sequence[Reason]) -> None:
+        super().__init__("; ".join(map(str, reasons)))
+        self.reasons = reasons
 
 
-def _refuses(backend: Backend, kind: type[AttentionProblem]) -> None:
-    problem = normalize.attention(*_arrays(backend))
-    named = {f.name: getattr(problem, f.name) for f in fields(problem)}
-    later = kind(**named)
-    if not declined(backend, later):
-        raise Finding("declared support for what it cannot have heard of")
-    must_refuse(backend, later)
+@dataclass(frozen=True)
+class _Caller:
+    """Calls a backend in one dtype, and hears its reasons first."""
 
+    backend: Backend
+    dtype: str
 
-def _refuses_a_feature(backend: Backend) -> None:
-    _refuses(backend, _Later)
+    def array(self, *shape: int, seed: int) -> Array:
+        """Draw an array of the backend."""
+        x = np.random.default_rng(seed).normal(size=shape)
+        return self.backend.from_numpy(cast(x, self.dtype))
 
+    def qkv(self, S: int = 9, seed: int = 0) -> list[Array]:
+        """Draw queries, keys and values of one small call."""
+        return [self.array(1, 2, S, 64, seed=3 * seed + n) for n in range(3)]
 
-def _refuses_an_operation(backend: Backend) -> None:
-    _refuses(backend, _Elsewhere)
+    def call(self, function: str, *given: Array, **options: Any) -> Array:
+        """Call a public function.
 
-
-def _attend(backend: Backend, *arrays: Any) -> np.ndarray:
-    with watched():
-        return np.array(backend.to_numpy(attnref.attention(*arrays, backend=backend)))
-
-
-def _shapes_in_turn(backend: Backend) -> None:
-    """Call with a shape, another, and the first again: the first answer comes back."""
-    first = _attend(backend, *_arrays(backend, 9))
-    _attend(backend, *_arrays(backend, 70, seed=1))
-    _same(first, _attend(backend, *_arrays(backend, 9)), "after a call of another shape")
-
-
-def _contents_in_turn(backend: Backend) -> None:
-    """Overwrite the same arrays between two calls: the second sees the new contents."""
-    arrays = _arrays(backend)
-    first = _attend(backend, *arrays)
-    others = _arrays(backend, seed=1)
-    wanted = _attend(backend, *others)
-    for mine, other in zip(arrays, others, strict=True):
-        try:
-            mine[...] = other
-        except (TypeError, ValueError, RuntimeError):
-            return  # immutable arrays cannot be overwritten, and so cannot go stale
-    _same(wanted, _attend(backend, *arrays), "when the same arrays hold other contents")
-    if np.array_equal(first, wanted):
-        raise Finding("gave one answer to two different calls")
-
-
-def _windows_in_turn(backend: Backend) -> None:
-    """A map that one window covers drops its shift, and only for that call (G4)."""
-    rng = np.random.default_rng(0)
-
-    def attend(side: int, seed: int) -> np.ndarray | None:
-        x = np.random.default_rng(seed).normal(size=(1, side, side, 2, 8)).astype(np.float32)
-        array = backend.from_numpy(x)
-        problem = normalize.window_attention(array, array, array, window=4, shift=2)
-        if declined(backend, problem):
-            return None
+        Raises:
+            Declined: The backend gave reasons, and refused when called.
+        """
+        problem = getattr(normalize, function)(*given, **options)
+        reasons = declined(self.backend, problem)
+        if reasons:
+            must_refuse(self.backend, problem)
+            raise Declined(reasons)
         with watched():
-            out = attnref.window_attention(array, array, array, window=4, shift=2, backend=backend)
-            return np.array(backend.to_numpy(out))
+            return getattr(attnref, function)(*given, **options, backend=self.backend)
 
-    seed = int(rng.integers(100))
-    first = attend(8, seed)
-    if first is None:
-        return
-    attend(4, seed + 1)
-    again = attend(8, seed)
-    assert again is not None
-    _same(first, again, "after a call with a smaller map")
+    def values(self, x: Array) -> np.ndarray:
+        """Copy the values of a result."""
+        return np.array(self.backend.to_numpy(x)).astype(np.float64)
+
+    def attend(self, *given: Array, **options: Any) -> np.ndarray:
+        """Call `attention` and copy its values."""
+        return self.values(self.call("attention", *given, **options))
+
+
+def _refuses(caller: _Caller, kind: type[AttentionProblem]) -> None:
+    problem = normalize.attention(*caller.qkv())
+    later = kind(**{f.name: getattr(problem, f.name) for f in fields(problem)})
+    if not declined(caller.backend, later):
+        raise Finding("declared support for what it cannot have heard of")
+    must_refuse(caller.backend, later)
+
+
+def _refuses_a_feature(caller: _Caller) -> None:
+    _refuses(caller, _Later)
+
+
+def _refuses_an_operation(caller: _Caller) -> None:
+    _refuses(caller, _Elsewhere)
+
+
+def _shapes_in_turn(caller: _Caller) -> None:
+    """Call with a shape, another, and the first again: the first answer comes back."""
+    first = caller.attend(*caller.qkv(9))
+    caller.attend(*caller.qkv(70, seed=1))
+    _same(first, caller.attend(*caller.qkv(9)), "after a call of another shape")
+
+
+def _contents_in_turn(caller: _Caller) -> None:
+    """Overwrite the same arrays between calls: each call sees what they hold then."""
+    given = caller.qkv()
+    for seed in (1, 2, 3):
+        others = caller.qkv(seed=seed)
+        wanted = caller.attend(*others)
+        if not all(_overwritten(x, y) for x, y in zip(given, others, strict=True)):
+            given = caller.qkv(seed=seed)  # immutable arrays can only be replaced
+        _same(wanted, caller.attend(*given), "when the same arrays hold other contents")
+
+
+def _options_in_turn(caller: _Caller) -> None:
+    """Overwrite optional arrays between calls: each call sees what they hold then."""
+    given, backend = caller.qkv(), caller.backend
+    rng = np.random.default_rng(0)
+    for name in ("mask", "bias", "kv_lens", "sinks"):
+        kept = None
+        for _ in range(3):
+            x = _option(rng, name, caller.dtype)
+            wanted = caller.attend(*given, **{name: backend.from_numpy(x.copy())})
+            if kept is None or not _overwritten(kept, backend.from_numpy(x.copy())):
+                kept = backend.from_numpy(x.copy())
+            again = caller.attend(*given, **{name: kept})
+            _same(wanted, again, f"when the same {name} holds other contents")
+
+
+def _option(rng: np.random.Generator, name: str, dtype: str) -> np.ndarray:
+    if name == "mask":
+        return np.asarray(rng.random((9, 9)) < 0.7)
+    if name == "kv_lens":
+        return rng.integers(1, 9, 1).astype(np.int32)
+    return cast(rng.normal(size=(9, 9) if name == "bias" else 2), dtype)
+
+
+def _overwritten(x: Array, y: Array) -> bool:
+    try:
+        x[...] = y
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return True
+
+
+def _results_are_kept(caller: _Caller) -> None:
+    """A result belongs to its caller: later calls of the same shape leave it alone."""
+    held = caller.call("attention", *caller.qkv())
+    before = caller.values(held)
+    for seed in (1, 2):
+        caller.attend(*caller.qkv(seed=seed))
+    _same(before, caller.values(held), "in a result that was already returned")
+
+
+def _windows_in_turn(caller: _Caller) -> None:
+    """A map that one window covers drops its shift, and only for that call (G4)."""
+
+    def attend(side: int) -> np.ndarray:
+        x = caller.array(1, side, side, 2, 32, seed=side)
+        return caller.values(caller.call("window_attention", x, x, x, window=4, shift=2))
+
+    first = attend(8)
+    attend(4)
+    _same(first, attend(8), "after a call with a smaller map")
 
 
 def _same(first: np.ndarray, again: np.ndarray, when: str) -> None:
-    x, y = first.astype(np.float64), again.astype(np.float64)
-    if not np.allclose(x, y, rtol=1e-5, atol=1e-6, equal_nan=True):
+    if not np.allclose(first, again, rtol=1e-5, atol=1e-6, equal_nan=True):
         raise Finding(f"answered differently {when}")
 
 
@@ -118,15 +177,16 @@ class Promise:
     Attributes:
         name: Clause and what is promised.
         keep: Raises a `Finding` if the promise is broken.
+        dtype: The dtype that it is judged in.
         quick: Part of the quick profile.
     """
 
     name: str
-    keep: Callable[[Backend], None]
+    keep: Callable[[_Caller], None]
+    dtype: str
     level: int = 1
     operation: str = "attention"
     quick: bool = True
-    dtype: str = "float32"
 
     @property
     def id(self) -> str:
@@ -141,32 +201,34 @@ class Promise:
     def run(self, backend: Backend) -> Outcome:
         """Judge the backend."""
         start = time.perf_counter()
-        status, message = Status.PASS, ""
-        try:
-            self.keep(backend)
-        except Finding as finding:
-            status, message = finding.status, str(finding)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the run goes on
-            status, message = Status.ERROR, f"the judge failed: {type(error).__name__}: {error}"
-        seconds = time.perf_counter() - start
-        return Outcome(
-            self.id,
-            self.clause,
-            self.level,
-            self.operation,
-            self.dtype,
-            (),
-            status,
-            message,
-            seconds=seconds,
+        about = Outcome(
+            self.id, self.clause, self.level, self.operation, self.dtype, (), Status.PASS
         )
+        try:
+            self.keep(_Caller(backend, self.dtype))
+        except Declined as refusal:
+            about = unsupported(about, refusal.reasons)
+        except Finding as finding:
+            about = replace(about, status=finding.status, message=str(finding))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the run goes on
+            message = f"the judge failed: {type(error).__name__}: {error}"
+            about = replace(about, status=Status.ERROR, message=message)
+        return replace(about, seconds=time.perf_counter() - start)
 
 
-PROMISES = (
-    Promise("H2-refuses-a-feature-it-never-heard-of", _refuses_a_feature),
-    Promise("H2-refuses-an-operation-it-never-heard-of", _refuses_an_operation),
-    Promise("A5-shapes-in-turn", _shapes_in_turn),
-    Promise("A5-contents-in-turn", _contents_in_turn),
-    Promise("G7-maps-in-turn", _windows_in_turn, level=4, operation="window_attention"),
+_KEPT: tuple[tuple[str, Callable[[_Caller], None], int, str], ...] = (
+    ("H2-refuses-a-feature-it-never-heard-of", _refuses_a_feature, 1, "attention"),
+    ("H2-refuses-an-operation-it-never-heard-of", _refuses_an_operation, 1, "attention"),
+    ("A5-shapes-in-turn", _shapes_in_turn, 1, "attention"),
+    ("A5-contents-in-turn", _contents_in_turn, 1, "attention"),
+    ("A5-options-in-turn", _options_in_turn, 1, "attention"),
+    ("A5-results-are-kept", _results_are_kept, 1, "attention"),
+    ("G7-maps-in-turn", _windows_in_turn, 4, "window_attention"),
+)
+
+PROMISES = tuple(
+    Promise(name, keep, dtype, level, operation)
+    for name, keep, level, operation in _KEPT
+    for dtype in DTYPES
 )
 """Every promise; ids are unique and stable."""

@@ -152,12 +152,16 @@ def _cell(outcomes: Iterable[Outcome]) -> str:
     return ", ".join(parts)
 
 
+def _cases(n: int) -> str:
+    return "case" if n == 1 else "cases"
+
+
 def _print_declines(console: Console, outcomes: Sequence[Outcome]) -> None:
-    reasons = Counter(o.message for o in outcomes if o.status is Status.UNSUPPORTED)
+    reasons = Counter(reason for o in outcomes for reason in o.reasons)
     if reasons:
         console.print("[bold]Declined[/]")
     for reason, n in reasons.most_common():
-        console.print(f"  {n:5} cases: {reason}", highlight=False, markup=False)
+        console.print(f"  {n:5} {_cases(n)}: {reason}", highlight=False, markup=False)
 
 
 def _print_qualities(console: Console, outcomes: Sequence[Outcome]) -> None:
@@ -177,7 +181,9 @@ def _print_failures(console: Console, failures: Sequence[Outcome]) -> None:
         by_clause.setdefault(o.clause, []).append(o)
     for clause, mine in sorted(by_clause.items()):
         first = mine[0]
-        console.print(f"[bold red]{clause}[/] {first.status}: {len(mine)} cases, the first is")
+        console.print(
+            f"[bold red]{clause}[/] {first.status}: {len(mine)} {_cases(len(mine))}, the first is"
+        )
         console.print(f"  {first.id}\n  {first.message}", highlight=False, markup=False)
 
 

@@ -50,6 +50,7 @@ class Outcome:
         status: How it ended.
         message: What was found, or the reasons for declining.
         codes: The codes of the reasons for declining.
+        reasons: The reasons for declining, a sentence each.
         utilisation: The largest error divided by its limit.
         ratio: The largest error divided by that of an honest computation.
         seconds: Wall time of the case.
@@ -64,6 +65,7 @@ class Outcome:
     status: Status
     message: str = ""
     codes: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     utilisation: float = 0.0
     ratio: float = 0.0
     seconds: float = 0.0

@@ -8,7 +8,7 @@ and warn nothing, and return what was expected within the limit.
 import io
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +24,7 @@ from attnref.problem import AnyProblem, Gradients, Problem, Result
 from attnref.reference import wide
 from attnref.spec.softmax import Rows, merge_rows
 from attnref_conformance import honest, oracle
-from attnref_conformance.case import Call, Case, Part, cast
+from attnref_conformance.case import Call, Case, Part, cast, stretch
 from attnref_conformance.compare import Comparison, compare
 from attnref_conformance.oracle import Expected
 from attnref_conformance.profiles import DEFAULT, Arithmetic, arithmetic
@@ -148,16 +148,22 @@ class _Judgement:
         reasons = declined(self.backend, problem)
         if reasons:
             must_refuse(self.backend, problem)
-            return replace(
-                about,
-                status=Status.UNSUPPORTED,
-                message="; ".join(map(str, reasons)),
-                codes=tuple(reason.code for reason in reasons),
-            )
+            if self.trial.part is Part.GRADIENTS:
+                self._must_refuse_backward(problem)
+            return unsupported(about, reasons)
         run = self._run_backward if self.trial.part is Part.GRADIENTS else self._run_forward
         orders = {n: arrays.memory_order(x) for n, x in problem.arrays.items()}
         expected, returned = run(native)
         return self._compared(about, expected, returned, orders)
+
+    def _must_refuse_backward(self, problem: Problem) -> None:
+        """Call the backward of what was declined: it must be refused as well."""
+        exact, _ = oracle.forward(self.problem, self.arithmetic)
+        out = self.backend.from_numpy(cast(exact.out, self.problem.dtype))
+        lse = exact.lse
+        if lse is not None:
+            lse = self.backend.from_numpy(cast(lse, self.problem.lse_dtype))
+        must_refuse(self.backend, problem, Result(out, lse))
 
     def _native(self) -> dict[str, Array]:
         """Turn the inputs into the backend's arrays, and take views of those."""
@@ -192,16 +198,8 @@ class _Judgement:
         exact, forward = oracle.forward(self.problem, self.arithmetic)
         if self.trial.case.merged:
             exact = _merged(exact)
-        # Like the results of a forward, they lie in memory as the main input does.
-        axes = arrays.memory_order(getattr(self.problem, self.problem.main))
-        same = axes if len(axes) == exact.out.ndim else tuple(range(exact.out.ndim))
         rng = np.random.default_rng(len(self.trial.case.name))
-        given = {
-            name: cast(np.ascontiguousarray(x.transpose(same)), self.problem.dtype).transpose(
-                np.argsort(same)
-            )
-            for name, x in (("out", exact.out), ("dout", rng.normal(size=exact.out.shape)))
-        }
+        given = {"out": self._like_main(exact.out), "dout": self._dout(rng, exact.out.shape)}
         if exact.lse is not None:
             given["lse"] = cast(exact.lse, forward["lse"].dtype)
             if self.trial.case.dlse:
@@ -218,7 +216,7 @@ class _Judgement:
         expected = oracle.backward(
             self.problem, result, given["dout"], given.get("dlse"), self.arithmetic
         )
-        theirs = {n: self.backend.from_numpy(x.copy(order="K")) for n, x in given.items()}
+        theirs = {n: self._theirs(x) for n, x in given.items()}
         positional, options = self.call.split(native)
         positional, options = _backward_arguments(self.call.function, positional, options, theirs)
         answer = self._watched(
@@ -231,17 +229,46 @@ class _Judgement:
             raise Finding(f"returned {', '.join(absent)}, for which there was no input")
         return expected, answer._asdict()
 
+    def _like_main(self, x: np.ndarray) -> np.ndarray:
+        """Lay an array out in memory as the main input is, as results of a forward are."""
+        axes = arrays.memory_order(getattr(self.problem, self.problem.main))
+        axes = axes if len(axes) == x.ndim else tuple(range(x.ndim))
+        dense = cast(np.ascontiguousarray(x.transpose(axes)), self.problem.dtype)
+        return dense.transpose(np.argsort(axes))
+
+    def _dout(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Draw the gradient that the backward is given, laid out as the case says."""
+        if self.trial.case.dout == "stretched":
+            return np.broadcast_to(
+                cast(rng.normal(size=(1,) * len(shape)), self.problem.dtype), shape
+            )
+        if self.trial.case.dout == "dense":
+            return cast(rng.normal(size=shape), self.problem.dtype)
+        return self._like_main(rng.normal(size=shape))
+
+    def _theirs(self, x: np.ndarray) -> Array:
+        """Turn a given array into the backend's, strides of zero included."""
+        if x.size == 0 or any(x.strides):
+            return self.backend.from_numpy(x.copy(order="K"))
+        one = self.backend.from_numpy(x[(slice(1),) * x.ndim].copy())
+        try:
+            return stretch(*x.shape).take(one)
+        except (ValueError, TypeError, AttributeError):
+            return self.backend.from_numpy(x.copy())
+
     def _poison(self, given: dict[str, np.ndarray]) -> None:
         """Put NaN where a backward may not look: past the last row of a sequence."""
         p = self.problem
         if self.call.function == "attention_varlen":
             last = int(p.cu_q[-1])
             for name, x in given.items():
-                (x if name in ("out", "dout") else x.T)[last:] = np.nan
+                if x.flags.writeable:
+                    (x if name in ("out", "dout") else x.T)[last:] = np.nan
             return
         for b, n in enumerate(wide(p.q_lens).tolist()):
             for x in given.values():
-                x[b, :, n:] = np.nan
+                if x.flags.writeable:
+                    x[b, :, n:] = np.nan
 
     def _watched(
         self,
@@ -349,10 +376,25 @@ def declined(backend: Backend, problem: Problem) -> list[Reason]:
     return reasons
 
 
-def must_refuse(backend: Backend, problem: Problem) -> None:
-    """Call what was declined, beneath the dispatcher: it must be refused."""
+def unsupported(about: Outcome, reasons: Sequence[Reason]) -> Outcome:
+    """Return the outcome of a case that was declined and refused."""
+    said = tuple(map(str, reasons))
+    codes = tuple(reason.code for reason in reasons)
+    return replace(
+        about, status=Status.UNSUPPORTED, message="; ".join(said), codes=codes, reasons=said
+    )
+
+
+def must_refuse(backend: Backend, problem: Problem, result: Result | None = None) -> None:
+    """Call what was declined, beneath the dispatcher: it must be refused.
+
+    With a `result` it is the backward that is called.
+    """
     try:
-        backend.forward(problem)
+        if result is None:
+            backend.forward(problem)
+        else:
+            backend.backward(problem, result, result.out)
     except UnsupportedError:
         return
     except (Exception, SystemExit) as error:

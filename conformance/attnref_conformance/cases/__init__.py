@@ -1,7 +1,15 @@
 """Every case of the suite, in the order of the clauses."""
 
 from attnref_conformance.case import Case
-from attnref_conformance.cases import attention, data, merging, packed, visibility, windows
+from attnref_conformance.cases import (
+    attention,
+    data,
+    merging,
+    packed,
+    together,
+    visibility,
+    windows,
+)
 
 ALL: tuple[Case, ...] = (
     *attention.CASES,
@@ -10,5 +18,6 @@ ALL: tuple[Case, ...] = (
     *merging.CASES,
     *packed.CASES,
     *windows.CASES,
+    *together.CASES,
 )
 """The cases of every operation; their ids are unique and stable."""

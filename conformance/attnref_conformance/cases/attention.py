@@ -150,6 +150,7 @@ CASES = (
     attention("B1-scale-not-a-half", options={"scale": 0.1234567}),
     # B2: the soft cap.
     attention("B2-soft-cap", options={"softcap": 2.0}),
+    attention("B2-soft-cap-not-a-half", options={"softcap": 0.7}),
     attention("B2-soft-cap-far-below-the-scores", options={"softcap": 0.25, "scale": 4.0}),
     attention(
         "B2-soft-cap-before-bias",

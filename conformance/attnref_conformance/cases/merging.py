@@ -13,19 +13,28 @@ _MERGED = (Part.LSE, Part.GRADIENTS)
 _WEIGHTS = (Part.OUT, Part.GRADIENTS)
 
 
-def _merge(name: str, lse: Callable[[Rng], tuple[Any, Any]], **judged: Any) -> Case:
+def _merge(
+    name: str,
+    lse: Callable[[Rng], tuple[Any, Any]],
+    shape: tuple[int, ...] = _SHAPE,
+    Dv: int = 11,
+    views: dict[str, Any] | None = None,
+    **judged: Any,
+) -> Case:
     """Make a case of `merge`; a part whose lse is minus infinity has an `out` of zero."""
 
     def build(rng: Rng, dtype: str) -> Call:
         wide = "float64" if dtype == "float64" else "float32"
         inputs: dict[str, np.ndarray] = {}
         for part, values in zip("ab", lse(rng), strict=True):
-            rows = np.broadcast_to(values, _SHAPE)
-            out = rng.normal(size=(*_SHAPE, 11))
+            rows = np.broadcast_to(values, shape)
+            out = rng.normal(size=(*shape, Dv))
             out[rows == -np.inf] = 0.0
             inputs[f"out_{part}"] = cast(out, dtype)
             inputs[f"lse_{part}"] = cast(rows, wide)
-        return Call("merge", inputs)
+        if views is not None:  # the arrays begin the other way round, and the views turn them
+            inputs = {n: np.ascontiguousarray(np.swapaxes(x, 0, 1)) for n, x in inputs.items()}
+        return Call("merge", inputs, {}, views or {})
 
     return Case(name, build, parts=_MERGED, **judged)
 
@@ -77,5 +86,6 @@ CASES = (
     _softmax("D5-axis-of-size-zero", lambda _: np.zeros((3, 0, 4)), axis=1),
     _softmax("D5-no-slices", lambda _: np.zeros((0, 5))),
     _softmax("D5-permuted", lambda r: r.normal(size=(4, 5, 23)), views={"x": permute(2, 0, 1)}),
+    _softmax("D5-four-axes", lambda r: r.normal(size=(2, 3, 5, 41)), axis=2),
     _softmax("D5-long-axis", lambda r: r.normal(size=(2, 4000)), tile=128),
 )

@@ -174,6 +174,11 @@ CASES = (
         promised="masked_nonfinite",
     ),
     attention(
+        "C6-nan-in-a-visible-value",
+        v=_with("B Hkv Sk Dv", (1, 0, 5, 3), np.nan),
+        parts=_FORWARD,
+    ),
+    attention(
         "C6-infinity-in-a-visible-value",
         v=_with("B Hkv Sk Dv", (1, 0, 0, 3), np.inf),
         parts=_FORWARD,

@@ -101,6 +101,7 @@ CASES = (
         times=3.0,
     ),
     _map("G3-small-wrap-bias", (8, 8), window=4, shift=1, wrap_bias=-0.75, bias=True),
+    _map("G3-wrap-bias-not-a-half", (8, 8), window=4, shift=1, wrap_bias=-0.1),
     _map("G3-wrap-bias-without-shift", (8, 8), window=4, wrap_bias=3.0),
     _map("G4-window-covers-one-axis", (8, 4), window=4, shift=2, bias=True),
     _map("G4-window-covers-the-other-axis", (4, 8), window=4, shift=2, bias=True),
