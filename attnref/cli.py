@@ -79,7 +79,8 @@ def _bench(arguments: argparse.Namespace) -> int:
         return USAGE
     name = arguments.backend
     if ":" not in name and name not in registry.names():
-        print(f"no backend is called {name!r}; installed: {', '.join(registry.names())}", file=sys.stderr)  # noqa: T201, E501
+        installed = ", ".join(registry.names())
+        print(f"no backend is called {name!r}; installed: {installed}", file=sys.stderr)  # noqa: T201
         return USAGE
     words = ["--pyargs", "attnref_conformance.bench", "--attnref-backend", arguments.backend]
     words += [f"--benchmark-json={arguments.json}"] if arguments.json else []

@@ -3,7 +3,9 @@
 A named backend runs or the call fails with every reason: nothing falls back (H1).
 Without a name the preference order decides, each backend for arrays of its own library.
 Third parties' backends and the reference are not in the order until somebody puts them
-there, so that installing a package changes no result.
+there, so that installing a package changes no result. A backend refuses a call that asks
+for anything it has not heard of (H2), and arrays are of one library and on one device:
+nothing is moved or converted unasked (H3).
 """
 
 from collections.abc import Iterator, Sequence
@@ -256,7 +258,7 @@ def prefer(*names: str) -> _Preference:
     """
     for name in names:
         if not isinstance(name, str):
-            raise InvalidProblem(  # type: ignore[unreachable]
+            raise InvalidProblem(
                 f"prefer() was given a {type(name).__name__}; it takes names.",
                 see="attnref.dispatch (H1)",
                 hint='prefer("numpy", "torch")',

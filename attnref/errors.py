@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-
 ELSEWHERE = {
     "attn_bias": ("bias",),
     "attn_mask": ("mask",),

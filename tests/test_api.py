@@ -98,7 +98,7 @@ def test_a_misspelt_option_is_suggested() -> None:
     with pytest.raises(attnref.UnknownArgument) as caught:
         attnref.attention(Q, Q, Q, is_causal=True)
     assert (
-        "attention() has no argument 'is_causal'. Did you mean 'causal'?\n"
+        "attention() has no argument 'is_causal'. Here it is 'causal'.\n"
         "  arguments  q, k, v, backend, scale, causal, window, q_offset, mask, bias, "
         "softcap, sinks, q_lens, kv_lens"
     ) == str(caught.value)

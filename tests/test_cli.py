@@ -1,6 +1,8 @@
 """The command line: what it prints, and the status that it returns."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +62,8 @@ def misused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     """And is a misuse: nothing was done."""
-    out, _ = said("", capsys, 2)
+    nothing, out = said("", capsys, 2)
+    assert "" == nothing
     assert out.startswith("usage: attnref [-h] COMMAND ...")
     for command in ("backends", "explain", "conform", "bench"):
         assert re.search(rf"^    {command} +\w", out, re.MULTILINE)
@@ -240,6 +243,7 @@ def test_a_call_without_a_meaning_returns_two(
     ("words", "error"),
     [
         ("attention --q 1,2,x", "argument --q: '1,2,x' is no shape; write 2,8,128,64"),
+        ("attention --q 2,8,-1,64", "argument --q: '2,8,-1,64' is no shape; write 2,8,128,64"),
         ("attention --q 1 --window a 3",
          "argument --window: 'a' is neither an integer nor none"),
         ("attention --q 1 --q-offset x",
@@ -249,7 +253,7 @@ def test_a_call_without_a_meaning_returns_two(
         ("attention", "the following arguments are required: --q"),
         ("softmax --q 1", "argument function: invalid choice: 'softmax'"),
     ],
-    ids=["shape", "window", "offset", "dtype", "no-shape", "function"],
+    ids=["shape", "negative", "window", "offset", "dtype", "no-shape", "function"],
 )  # fmt: skip
 def test_words_that_cannot_be_read_are_misuse(
     words: str, error: str, capsys: pytest.CaptureFixture[str]
@@ -304,13 +308,34 @@ def test_benchmarks_say_what_they_need(
 def test_benchmarks_are_those_of_pytest(
     words: str, more: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The status is pytest's."""
+    """In a process of its own, whose status is returned."""
     given: list[str] = []
+
+    def run(words: list[str], *, check: bool) -> Any:
+        given.extend(words)
+        return subprocess.CompletedProcess(words, 4 if check else 5)
+
     monkeypatch.setattr(cli.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(pytest, "main", lambda words: given.extend(words) or 5)
+    monkeypatch.setattr(cli.subprocess, "run", run)
     assert 5 == cli.main(words.split())
-    named = ["--pyargs", "attnref_conformance.bench", "--attnref-backend", "numpy"]
+    named = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--pyargs",
+        "attnref_conformance.bench",
+        "--attnref-backend",
+        "numpy",
+    ]
     assert [*named, *more] == given
+
+
+def test_benchmarks_know_which_backends_there_are(
+    installed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that is not registered takes one line."""
+    installed["mine"] = Fake("mine")
+    assert ("", "no backend is called 'nope'; installed: mine\n") == said("bench nope", capsys, 2)
 
 
 def test_the_words_are_those_of_the_process(

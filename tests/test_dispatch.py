@@ -364,3 +364,30 @@ def test_a_problem_crosses_with_all_of_its_arrays() -> None:
     moved = dispatch.crossed(problem, "torch")
     assert {"torch"} == {arrays.library(x) for x in moved.arrays.values()}
     assert problem.arrays.keys() == moved.arrays.keys()
+
+
+@pytest.mark.parametrize("wrong", [3, ["numpy"], type(attnref.registry.load("reference"))])
+@pytest.mark.parametrize("explained", [False, True], ids=["called", "explained"])
+def test_a_backend_is_a_name_or_an_object(wrong: Any, explained: bool) -> None:
+    """Anything else is told what it is; so is a class in the place of its object (H1)."""
+    x = np.zeros((2, 3))
+    with pytest.raises(attnref.InvalidProblem) as caught:
+        attnref.explain(attnref.softmax, x, backend=wrong) if explained else attnref.softmax(
+            x, backend=wrong
+        )
+    assert (
+        f"backend is a {type(wrong).__name__}; it must be a name or a backend object.\n"
+        "  see attnref.dispatch (H1)\n"
+        '  hint backend="numpy", or an object as in attnref.backend'
+    ) == str(caught.value)
+
+
+def test_an_order_is_made_of_names() -> None:
+    """A list of names is one argument, and no name (H1)."""
+    with pytest.raises(attnref.InvalidProblem) as caught:
+        attnref.prefer(["numpy"])  # type: ignore[arg-type]
+    assert (
+        "prefer() was given a list; it takes names.\n"
+        "  see attnref.dispatch (H1)\n"
+        '  hint prefer("numpy", "torch")'
+    ) == str(caught.value)

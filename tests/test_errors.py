@@ -103,3 +103,23 @@ def test_a_reason_reads_as_its_sentence() -> None:
 def test_near_words_are_suggested(word: str, expected: str) -> None:
     """At most two suggestions, and none for a word that is like nothing."""
     assert expected == did_you_mean(word, ["causal", "q_lens", "kv_lens", "scale"])
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "expected"),
+    [
+        ("is_causal", ["q", "causal"], " Here it is 'causal'."),
+        ("key_padding_mask", ["q", "mask", "kv_lens"], " Here it is 'mask' or 'kv_lens'."),
+        ("key_padding_mask", ["q", "key_mask"], " Here it is 'key_mask'."),
+        ("dim", ["x", "axis"], " Here it is 'axis'."),
+        ("dropout_p", ["q", "scale"], " There is no dropout yet."),
+        ("enable_gqa", ["causal"], " Grouped heads are recognised by their number."),
+        ("layout", ["q"], " A layout is a view: transpose the array."),
+        ("dim", ["q", "scale"], ""),
+        ("layout", ["x", "axis"], ""),
+    ],
+)
+def test_other_libraries_words_are_known(word: str, known: list[str], expected: str) -> None:
+    """What an argument is called here, if the function has it."""
+    error = attnref.UnknownArgument("f", word, known)
+    assert f"f() has no argument {word!r}.{expected}\n  arguments  {', '.join(known)}" == str(error)

@@ -164,7 +164,7 @@ CASES: dict[str, Case] = {
             "mask is int64; it must be bool, True where a key may be seen.\n"
             "  mask  int64  (4, 5)  broadcasts to (B, Hq, Sq, Sk)\n"
             "  see attnref.spec.visibility (C1)\n"
-            "  hint an additive mask is a bias: attention(..., bias=mask)"
+            "  hint pass mask != 0"
         ),
     ),
     "mask of floats": (
@@ -194,8 +194,7 @@ CASES: dict[str, Case] = {
             "  q     float32  (2, 4, 4, 3)     (B, Hq, Sq, D)\n"
             "  k     float32  (2, 2, 5, 3)     (B, Hkv, Sk, D)\n"
             "  mask  bool     (1, 2, 4, 4, 5)  broadcasts to (B, Hq, Sq, Sk)\n"
-            "  see attnref.spec.visibility (C1)\n"
-            "  hint a padding mask (B, Sk) is passed as mask[:, None, None, :]"
+            "  see attnref.spec.visibility (C1)"
         ),
     ),
     "bias that does not broadcast": (
@@ -207,6 +206,58 @@ CASES: dict[str, Case] = {
             "  bias  float32  (2, 4, 5)     broadcasts to (B, Hq, Sq, Sk)\n"
             "  see attnref.spec.scores (B3)\n"
             "  hint a bias (B, Sq, Sk) is passed as bias[:, None]"
+        ),
+    ),
+    "mask of another number of heads": (
+        lambda: attnref.attention(Q, K, V, mask=np.ones((2, 3, 4, 5), bool)),
+        (
+            "mask does not broadcast to (B, Hq, Sq, Sk) = (2, 4, 4, 5).\n"
+            "  q     float32  (2, 4, 4, 3)  (B, Hq, Sq, D)\n"
+            "  k     float32  (2, 2, 5, 3)  (B, Hkv, Sk, D)\n"
+            "  mask  bool     (2, 3, 4, 5)  broadcasts to (B, Hq, Sq, Sk)\n"
+            "  see attnref.spec.visibility (C1)\n"
+            "  hint the head axis is Hq or 1"
+        ),
+    ),
+    "bias for padding": (
+        lambda: attnref.attention(Q, K, V, bias=f32(2, 5)),
+        (
+            "bias does not broadcast to (B, Hq, Sq, Sk) = (2, 4, 4, 5).\n"
+            "  q     float32  (2, 4, 4, 3)  (B, Hq, Sq, D)\n"
+            "  k     float32  (2, 2, 5, 3)  (B, Hkv, Sk, D)\n"
+            "  bias  float32  (2, 5)        broadcasts to (B, Hq, Sq, Sk)\n"
+            "  see attnref.spec.scores (B3)\n"
+            "  hint a bias (B, Sk) is passed as bias[:, None, None, :]"
+        ),
+    ),
+    "heads behind tokens": (
+        lambda: attnref.attention(f32(2, 8, 4, 3), f32(2, 6, 2, 3), f32(2, 6, 2, 5)),
+        (
+            "q has 8 heads, which is not a multiple of k's 6.\n"
+            "  q  float32  (2, 8, 4, 3)  (B, Hq, Sq, D)\n"
+            "  k  float32  (2, 6, 2, 3)  (B, Hkv, Sk, D)\n"
+            "  see attnref.spec.scores (A2)\n"
+            "  hint if these are (B, S, H, D), pass q.swapaxes(1, 2) and so on"
+        ),
+    ),
+    "q is a masked array": (
+        lambda: attnref.attention(np.ma.masked_array(Q), K, V),
+        "q is a masked array, and attnref needs a dense one.\n  see attnref.dispatch (H3)",
+    ),
+    "q is sparse": (
+        lambda: attnref.attention(*(torch.zeros(2, 2, 4, 3).to_sparse() for _ in range(3))),
+        "q is a sparse tensor, and attnref needs a dense one.\n  see attnref.dispatch (H3)",
+    ),
+    "x is nested": (
+        lambda: attnref.softmax(torch.nested.nested_tensor([torch.zeros(2)], layout=torch.jagged)),
+        "x is a nested tensor, and attnref needs a dense one.\n  see attnref.dispatch (H3)",
+    ),
+    "max_q is too small": (
+        lambda: attnref.attention_varlen(TQ, TK_, TV, CU, CU, max_q=2),
+        (
+            "max_q is 2, and the longest sequence of cu_q has 3 tokens.\n"
+            "  cu_q  int64  (3,)  (sequences + 1,)\n"
+            "  see attnref.spec.packed (F1)"
         ),
     ),
     "bias of integers": (

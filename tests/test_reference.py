@@ -380,3 +380,21 @@ def test_a_problem_of_no_kind_is_a_bug() -> None:
         reference.exact_forward(Problem())
     with pytest.raises(AssertionError):
         reference.exact_backward(Problem(), Result(Q, None), Q, None)
+
+
+def test_tensors_without_values_are_refused() -> None:
+    """There is nothing to read, and `explain` says the same."""
+    x = torch.zeros(2, 3, device="meta")
+    assert attnref.explain(attnref.softmax, x, backend="reference").runs is None
+    with pytest.raises(attnref.UnsupportedError, match="tensors on meta have no values"):
+        attnref.softmax(x, backend="reference")
+
+
+@pytest.mark.parametrize("backend", ["reference", "numpy", "torch"])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_row_that_sees_something_has_a_finite_lse(backend: str, sign: int) -> None:
+    """A bias beyond float32 does not make it look empty (A3)."""
+    q, bias = np.ones((1, 1, 1, 2), np.float32), np.full((1, 2), sign * 1e300)
+    k = np.ones((1, 1, 2, 2), np.float32)
+    out, lse = attnref.attention_with_lse(q, k, k, bias=bias, backend=backend)
+    assert (1.0, sign * float(np.finfo(np.float32).max)) == (out[0, 0, 0, 0], lse[0, 0, 0])

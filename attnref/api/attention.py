@@ -145,6 +145,9 @@ def attention_backward(
 ) -> AttentionGradients:
     """Pass gradients back through `attention`, from the log-sum-exp.
 
+    What it returns is not differentiable in turn: give it tensors that require no
+    gradient, or let autograd differentiate the forward call.
+
     Args:
         dout: Gradient of the loss by `out`, `(B, Hq, Sq, Dv)`.
         q: As in the forward call.
@@ -208,8 +211,8 @@ def attention_varlen(
             `causal` or `window` unless `cu_k is cu_q`.
         softcap: As in `attention`.
         sinks: `(Hq,)`, as in `attention`.
-        max_q: A hint: no sequence has more queries.
-        max_k: A hint: no sequence has more keys.
+        max_q: A hint: no sequence has more queries; refused if the host knows better.
+        max_k: A hint: no sequence has more keys; refused likewise.
 
     Returns:
         `(Tq, Hq, Dv)`; rows past the last offset are zero.
@@ -308,6 +311,9 @@ def attention_varlen_backward(
     **options: Unpack[VarlenOptions],
 ) -> AttentionGradients:
     """Pass gradients back through `attention_varlen`.
+
+    What it returns is not differentiable in turn: give it tensors that require no
+    gradient, or let autograd differentiate the forward call.
 
     Args:
         dout: Gradient of the loss by `out`, `(Tq, Hq, Dv)`.

@@ -58,6 +58,9 @@ def softmax_backward(
 ) -> Array:
     """Pass a gradient back through `softmax`.
 
+    What it returns is not differentiable in turn: give it tensors that require no
+    gradient, or let autograd differentiate the forward call.
+
     Args:
         dy: Gradient of the loss by the weights.
         y: The weights that `softmax` returned.
@@ -151,6 +154,9 @@ def merge_backward(
     backend: str | Backend | None = None,
 ) -> MergeGradients:
     """Pass gradients back through `merge`.
+
+    What it returns is not differentiable in turn: give it tensors that require no
+    gradient, or let autograd differentiate the forward call.
 
     Args:
         dout: Gradient of the loss by the merged `out`.

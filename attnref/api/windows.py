@@ -220,6 +220,9 @@ def window_attention_backward(
 ) -> WindowInputGradients:
     """Pass gradients back through `window_attention`.
 
+    What it returns is not differentiable in turn: give it tensors that require no
+    gradient, or let autograd differentiate the forward call.
+
     Args:
         dout: Gradient of the loss by `out`, `(B, *G, H, Dv)`.
         q: As in the forward call.
@@ -271,6 +274,9 @@ def window_attention_qkv_backward(
     **options: Unpack[WindowOptions],
 ) -> PackedWindowGradients:
     """Pass gradients back through `window_attention_qkv`.
+
+    What it returns is not differentiable in turn: give it tensors that require no
+    gradient, or let autograd differentiate the forward call.
 
     Args:
         dout: Gradient of the loss by `out`, `(B, *G, H, D)`.
@@ -355,6 +361,9 @@ def relative_position_bias_backward(
     backend: str | Backend | None = None,
 ) -> Array:
     """Pass a bias gradient back to its table; equal displacements are added up.
+
+    What it returns is not differentiable in turn: give it tensors that require no
+    gradient, or let autograd differentiate the forward call.
 
     Args:
         dbias: Gradient of the loss by the bias, `(H, N, N)`.

@@ -37,6 +37,23 @@ s = c + \mathrm{bias} \;\to\; \text{visible?} \;\to\; \text{sink} \;\to\;
 \text{softmax}
 $$
 
+## Arrays
+
+Some rules are about arrays, and so about every chapter.
+
+- A layout is a view: axes have the order of the signatures, and strides do not matter.
+  Results are laid out in memory as `q` is (A1). How query heads share a key/value head
+  is told in `scores` (A2).
+- `q`, `k` and `v` share a floating dtype, and so does the result. The log-sum-exp is
+  float64 for float64 and float32 otherwise; a finite one stays finite when it is
+  rounded, because minus infinity says that a row saw nothing (A3).
+- Zero sizes are legal: no keys are a row that sees nothing, and no queries are no rows.
+  A head size of zero needs a scale (A4).
+- Inputs are never modified, and no result shares memory with them (A5).
+- Everything is computed in float64, whatever came in, and rounded once, at the end (A6).
+- What the host holds is checked: shapes, dtypes, and values in its memory. Values on a
+  device are preconditions, so that no call waits for it (A7).
+
 ## Notation
 
 | letter | meaning |

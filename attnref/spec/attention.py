@@ -68,8 +68,8 @@ def tiled(
     """
     Attend one tile of keys at a time.
 
-    Nothing of the size of a row of scores is held. The result is that of `dense` up to
-    rounding, for every tile (D1).
+    No row of scores is held. The result is that of `dense` up to rounding, for every
+    tile (D1).
     """
     Sk, Dv = v.shape[-2:]
     state = empty(q.shape[:-1], Dv) if sink is None else from_sink(sink, Dv)

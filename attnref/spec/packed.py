@@ -51,13 +51,13 @@ def attention_varlen(
     """
     Tq, Hq, _ = q.shape
     out, lse = np.zeros((Tq, Hq, v.shape[-1])), np.full((Hq, Tq), -np.inf)
-    for mine, seen, offset in sequences(cu_q, cu_k, q_offset):
+    for queries, keys, offset in sequences(cu_q, cu_k, q_offset):
         rows = attention(
-            *(heads_first(x) for x in (q[mine], k[seen], v[seen])),
+            *(heads_first(x) for x in (q[queries], k[keys], v[keys])),
             q_offset=offset,
             **options,
         )
-        out[mine], lse[:, mine] = rows.out[0].swapaxes(0, 1), rows.lse[0]
+        out[queries], lse[:, queries] = rows.out[0].swapaxes(0, 1), rows.lse[0]
     return Rows(out, lse)
 
 
@@ -83,20 +83,20 @@ def attention_varlen_backward(
     """
     dq, dk, dv = np.zeros(q.shape), np.zeros(k.shape), np.zeros(v.shape)
     dsinks = None if sinks is None else np.zeros(sinks.shape)
-    for mine, seen, offset in sequences(cu_q, cu_k, q_offset):
+    for queries, keys, offset in sequences(cu_q, cu_k, q_offset):
         g = attention_backward(
-            heads_first(dout[mine]),
-            dlse[None, :, mine],
-            heads_first(q[mine]),
-            heads_first(k[seen]),
-            heads_first(v[seen]),
-            heads_first(out[mine]),
-            lse[None, :, mine],
+            heads_first(dout[queries]),
+            dlse[None, :, queries],
+            heads_first(q[queries]),
+            heads_first(k[keys]),
+            heads_first(v[keys]),
+            heads_first(out[queries]),
+            lse[None, :, queries],
             q_offset=offset,
             sinks=sinks,
             **options,
         )
-        dq[mine], dk[seen], dv[seen] = (x[0].swapaxes(0, 1) for x in g[:3])
+        dq[queries], dk[keys], dv[keys] = (x[0].swapaxes(0, 1) for x in g[:3])
         if dsinks is not None and g.dsinks is not None:
             dsinks += g.dsinks
     return AttentionGradients(dq, dk, dv, None, dsinks)

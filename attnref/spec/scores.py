@@ -50,7 +50,8 @@ def similarity(
     $$a_{ij} = \tau \sum_d q_{id}\, k_{jd}$$
 
     The scale multiplies the accumulated sum, neither `q` nor `k` before it, so that
-    a negative scale is as good as any other (B1).
+    a negative scale is as good as any other (B1). Windows may have a scale per head, which
+    broadcasts over the pairs of its head (G6).
     """
     return scale * (q @ k.mT)
 

@@ -99,7 +99,8 @@ def from_sink(sink: Float[np.ndarray, "*rows"], Dv: int) -> State:
     """
     Make the state that has seen a sink: one logit whose value is zero.
 
-    A sink takes weight and gives nothing. A sink of minus infinity is none (D4).
+    A sink takes weight and gives nothing. A sink of minus infinity is none; one that is
+    NaN or plus infinity is a score like any other, and makes its rows NaN (C6, D4).
     """
     seen = np.where(sink == -np.inf, 0.0, 1.0)
     return State(sink, seen, np.zeros((*sink.shape, Dv)))
@@ -114,9 +115,10 @@ def merge(x: State, y: State) -> State:
     \mathrm{acc} = e^{m_x - m} \mathrm{acc}_x + e^{m_y - m} \mathrm{acc}_y$$
     """
     m = np.maximum(x.m, y.m)
-    wx, wy = exp_from(m, x.m[..., None]), exp_from(m, y.m[..., None])
-    l = wx[..., 0] * x.l + wy[..., 0] * y.l
-    return State(m, l, wx * x.acc + wy * y.acc)
+    base = np.where(m == -np.inf, 0.0, m)
+    wx, wy = np.exp(x.m - base), np.exp(y.m - base)
+    acc = wx[..., None] * x.acc + wy[..., None] * y.acc
+    return State(m, wx * x.l + wy * y.l, acc)
 
 
 def update(state: State, s: Float[np.ndarray, "*rows n"], v: Float[np.ndarray, "*b n Dv"]) -> State:

@@ -8,8 +8,10 @@ adding a large negative number: a position is either in the sum or it is not.
 Where a window or causality is asked for, queries need a place on the axis of the
 keys. Query `i` stands at position `i + q_offset`: an offset of zero lines up the
 first query with the first key, and the difference of the lengths lines up the last
-ones. Peers split evenly between the two, so a caller must say which is meant
-whenever they differ (C3).
+ones. The former is `q_offset="start"`. The latter is `q_offset="end"`: the keys of a
+sequence less its queries, each counted up to its length where lengths are given. Peers
+split evenly between the two, so a caller must say which is meant whenever they differ
+(C3).
 
 The predicates below use operators only. They mean the same on NumPy integers and on
 the index arrays of any other library, which is why backends may import this chapter
@@ -79,7 +81,7 @@ def visible(
     kv_lens: Int[np.ndarray, " B"] | None,
 ) -> Bool[np.ndarray, "B #Hq Sq Sk"]:
     r"""
-    Intersect every constraint.
+    Tell which keys each query may see: those that every constraint lets it see.
 
     $$\text{visible}_{ij} = \text{mask}_{ij} \wedge \text{in window}_{ij} \wedge
     i < \mathrm{q\_lens} \wedge j < \mathrm{kv\_lens}$$

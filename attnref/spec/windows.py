@@ -2,9 +2,9 @@ r"""
 # Windows and shifted windows
 
 On a map, a sentence, an image or a video, attention between all pairs costs the
-square of the number of places. Windows keep it linear: the map is cut into equal
-boxes and each token attends inside its own. Every second layer shifts the cut, so
-that what was a border becomes an interior and news can cross.
+square of the number of places. Windows keep it linear: the map, of one to three spatial
+axes (G1), is cut into equal boxes and each token attends inside its own. Every second
+layer shifts the cut, so that what was a border becomes an interior and news can cross.
 
 The shift is a roll of the map. A roll carries tokens across the far edge to the near
 one, and windows there hold tokens that were never neighbours. Such pairs are *wrapped*.
@@ -220,6 +220,8 @@ def window_attention(
     """
     Attend inside shifted windows of a map.
 
+    Maps have one to three spatial axes, each at least one long, with heads and sizes
+    behind them; queries and keys have one shape, and values all of it but the size (G1).
     Pad, roll, cut, attend, put back: nothing else happens, and nothing remembers a
     previous call (G2, G7).
     """

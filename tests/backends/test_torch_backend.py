@@ -224,3 +224,14 @@ def test_arrays_come_and_go(dtype: str) -> None:
     assert there.stride() == (1, 3)
     assert np.array_equal(backend.to_numpy(there), x)
     assert np.array_equal(backend.to_numpy(backend.from_numpy(x[::-1])), x[::-1])
+
+
+def test_a_wrap_bias_is_exact_in_float64() -> None:
+    """A number that float32 cannot hold is not rounded to it (A6, G3)."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 6, 6, 2, 4, dtype=torch.float64)
+    out, exact = (
+        attnref.window_attention(x, x, x, window=3, shift=1, wrap_bias=0.1, backend=name)
+        for name in ("torch", "reference")
+    )
+    torch.testing.assert_close(out, exact, rtol=0, atol=1e-14)

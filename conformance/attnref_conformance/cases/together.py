@@ -272,8 +272,9 @@ def _windows(number: int, row: Row) -> Case:
     N, last = prod(window), len(G) + 1
 
     def build(rng: Rng, dtype: str) -> Call:
+        views: dict[str, View] = {}
         if packed:
-            inputs, views = {"qkv": cast(rng.normal(size=(B, *G, 3, H, D)), dtype)}, {}
+            inputs = {"qkv": cast(rng.normal(size=(B, *G, 3, H, D)), dtype)}
         else:
             made = {
                 n: cast(rng.normal(size=(B, *G, H, d)), dtype)
@@ -288,8 +289,8 @@ def _windows(number: int, row: Row) -> Case:
             inputs["key_mask"] = rng.random((B, *G)) < 0.7
             inputs["key_mask"][0, ..., : window[-1]] = False
         if isinstance(row["scale"], str):
-            x = rng.uniform(-0.5, 1.5, H)
-            inputs["scale"] = cast(x, dtype if row["scale"] == "own" else row["scale"])
+            scales = rng.uniform(-0.5, 1.5, size=(H,))
+            inputs["scale"] = cast(scales, dtype if row["scale"] == "own" else row["scale"])
         function = "window_attention_qkv" if packed else "window_attention"
         return Call(function, inputs, options, views)
 
