@@ -45,7 +45,8 @@ class Selection:
 
     def _selected(self) -> Iterator[AnyTrial]:
         for promise in PROMISES:
-            if self._wants(promise.clause) and promise.dtype in self.dtypes:
+            asked = promise.dtype in self.dtypes and (not self.quick or promise.dtype in _QUICK)
+            if asked and self._wants(promise.clause):
                 yield promise
         for case in ALL:
             if not self._wants(case.clause) or (self.quick and not case.quick):

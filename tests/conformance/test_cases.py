@@ -95,7 +95,7 @@ def test_ids_are_unique() -> None:
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize("thing", [*ALL, *PROMISES], ids=lambda x: x.name)
+@pytest.mark.parametrize("thing", [*ALL, *PROMISES], ids=lambda x: getattr(x, "id", x.name))
 def test_names_read_like_clauses(thing: Any) -> None:
     """A clause, then words."""
     assert re.fullmatch(r"[A-H]\d(-[a-z0-9]+)+", thing.name)

@@ -15,7 +15,7 @@ from attnref.problem import Problem, Result, WindowProblem
 BY_NAME = {promise.name: promise for promise in PROMISES}
 
 
-@pytest.mark.parametrize("promise", PROMISES, ids=lambda p: p.name)
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda p: p.id)
 @pytest.mark.parametrize("name", ["honest_16", "honest_half_weights"])
 def test_an_honest_backend_keeps_every_promise(name: str, promise: Promise) -> None:
     """It is a pass like any other, with a time and a level."""
@@ -103,7 +103,50 @@ def test_a_backend_without_maps_promises_nothing_about_them() -> None:
                 return [Reason("operation", "has no maps")]
             return super().unsupported(problem)
 
-    assert Status.PASS is BY_NAME["G7-maps-in-turn"].run(NoMaps()).status
+    outcome = BY_NAME["G7-maps-in-turn"].run(NoMaps())
+    assert (Status.UNSUPPORTED, ("has no maps",)) == (outcome.status, outcome.reasons)
+
+
+def test_a_result_that_is_written_again_is_found() -> None:
+    """A buffer that serves two calls belongs to neither caller."""
+
+    class OneBuffer(Tiled):
+        """Answers every call of a shape in the same memory."""
+
+        def __init__(self) -> None:
+            super().__init__("one_buffer")
+            self.buffers: dict[Any, np.ndarray] = {}
+
+        def attended(self, p: Any) -> Result:
+            """Answer where the previous answer was."""
+            out, lse = super().attended(p)
+            buffer = self.buffers.setdefault((out.shape, out.dtype), out)
+            buffer[...] = out
+            return Result(buffer, lse)
+
+    outcome = BY_NAME["A5-results-are-kept"].run(OneBuffer())
+    assert "answered differently in a result that was already returned" == outcome.message
+
+
+def test_an_option_that_is_remembered_is_found() -> None:
+    """A mask prepared once spoils the calls after it was changed."""
+
+    class OldMask(Tiled):
+        """Remembers masks by the array they came in."""
+
+        def __init__(self) -> None:
+            super().__init__("old_mask")
+            self.masks: dict[int, tuple[Any, np.ndarray]] = {}
+
+        def attended(self, p: Any) -> Result:
+            """Use the mask of the first call with this array."""
+            if getattr(p, "mask", None) is not None:
+                kept = self.masks.setdefault(id(p.mask), (p.mask, p.mask.copy()))
+                p = p.with_arrays({"mask": kept[1]})
+            return super().attended(p)
+
+    outcome = BY_NAME["A5-options-in-turn"].run(OldMask())
+    assert "answered differently when the same mask holds other contents" == outcome.message
 
 
 def test_a_crash_is_a_crash() -> None:

@@ -89,7 +89,7 @@ def _place(
 def _named(clause: str, number: int, row: Row) -> str:
     """Name a case by its number and by the options that it combines."""
     words = [
-        str(value) if isinstance(value, str) else name
+        str(value) if name in ("seen", "layout") else name
         for name, value in row.items()
         if name in _SPOKEN and value not in (None, False, "all", "dense")
     ]
