@@ -74,13 +74,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _bench(arguments: argparse.Namespace) -> int:
     """Run the benchmarks; they are pytest-benchmark's, and so is their JSON."""
-    if not (util.find_spec("pytest_benchmark") and util.find_spec("rich")):
-        print('benchmarks need more packages: pip install "attnref[bench]"', file=sys.stderr)  # noqa: T201
-        return USAGE
     name = arguments.backend
     if ":" not in name and name not in registry.names():
         installed = ", ".join(registry.names())
         print(f"no backend is called {name!r}; installed: {installed}", file=sys.stderr)  # noqa: T201
+        return USAGE
+    if not (util.find_spec("pytest_benchmark") and util.find_spec("rich")):
+        print('benchmarks need more packages: pip install "attnref[bench]"', file=sys.stderr)  # noqa: T201
         return USAGE
     words = ["--pyargs", "attnref_conformance.bench", "--attnref-backend", arguments.backend]
     words += [f"--benchmark-json={arguments.json}"] if arguments.json else []
