@@ -10,6 +10,8 @@ import numpy as np
 from attnref import arrays
 from attnref.arrays import Array
 from attnref_conformance.oracle import Expected
+from attnref_conformance.profiles import UNDERFLOW, UNIT_ROUNDOFF
+from attnref_conformance.status import Element
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,23 @@ class Comparison:
         problem: What is wrong, in one sentence; empty if nothing is.
         utilisation: The largest error divided by its limit; 0 where all is exact.
         error: The largest absolute error.
-        bias: The mean signed error divided by its standard error; large means that the
-            rounding leans to one side.
+        bias: The mean error divided by the mean absolute error, where an error is positive
+            if the result is too large in magnitude: 1 if all are, -1 if all are too small,
+            as after truncation, and near 0 if they go both ways.
+        ulp: The largest error in units in the last place of the result's dtype. The unit is
+            that of the exact value, or of the mean magnitude along the last axis where that
+            is larger: what cancels to almost nothing has no last place worth counting in.
+        elements: How many elements were compared.
+        element: The worst element, if it is wrong.
     """
 
     problem: str = ""
     utilisation: float = 0.0
     error: float = 0.0
     bias: float = 0.0
+    ulp: float = 0.0
+    elements: int = 0
+    element: Element | None = None
 
 
 def compare(
@@ -38,34 +49,64 @@ def compare(
     if form:
         return Comparison(form)
     got = values.astype(np.float64)
-    special = _special(name, got, expected)
+    special, element = _special(name, got, expected)
     if special:
-        return Comparison(special)
+        return Comparison(special, element=element)
     both = np.isfinite(expected.value) & np.isfinite(got)
     if expected.rows:
         both &= np.isfinite(expected.value).all(axis=-1, keepdims=True)
     if not both.any():
         return Comparison()
-    difference = np.where(both, got, 0.0) - np.where(both, expected.value, 0.0)
+    exact = np.where(both, expected.value, 0.0)
+    difference = np.where(both, got, 0.0) - exact
     error = np.abs(difference)
     bound = np.broadcast_to(expected.bound, error.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(error > 0, error / bound, 0.0)
     ratio = np.where(np.isnan(ratio), np.inf, ratio)  # no limit is no permission
     worst = np.unravel_index(int(ratio.argmax()), ratio.shape)
-    utilisation, largest = float(ratio[worst]), float(error.max())
-    n = int(both.sum())
-    mean, spread = float(difference[both].mean()), float(difference[both].std())
-    bias = mean / (spread / n**0.5) if spread else np.copysign(np.inf, mean) if mean else 0.0
-    text = ""
+    utilisation, n = float(ratio[worst]), int(both.sum())
+    text, element = "", None
     if utilisation > 1:
-        at = ", ".join(str(int(i)) for i in worst)
-        text = (
-            f"{name}[{at}] is {got[worst]:.9g} and must be {expected.value[worst]:.9g} "
-            f"within {float(bound[worst]):.3g}: off by {float(error[worst]):.3g}; "
-            f"{int((ratio > 1).sum())} of {n} elements are past their limit"
+        element = Element(
+            name,
+            tuple(int(i) for i in worst),
+            f"{got[worst]:.9g}",
+            f"{expected.value[worst]:.9g}",
+            f"{error[worst]:.3g}",
+            f"{bound[worst]:.3g}",
+            int((ratio > 1).sum()),
+            n,
         )
-    return Comparison(text, utilisation, largest, bias)
+        text = _past(element)
+    return Comparison(
+        text,
+        utilisation,
+        float(error.max()),
+        bias=float((difference * np.sign(exact)).sum() / (error.sum() or 1.0)),
+        ulp=float(np.max(error / _last_place(exact, expected.dtype))),
+        elements=n,
+        element=element,
+    )
+
+
+def _past(e: Element) -> str:
+    """Say which element is past its limit."""
+    at = ", ".join(map(str, e.at))
+    return (
+        f"{e.array}[{at}] is {e.got} and must be {e.expected} within {e.limit}: "
+        f"off by {e.error}; {e.wrong} of {e.of} elements are past their limit"
+    )
+
+
+def _last_place(exact: np.ndarray, dtype: str) -> np.ndarray:
+    """Return the unit in the last place for every element; infinite where a row is all zero."""
+    size = np.abs(exact)
+    if size.ndim:
+        size = np.maximum(size, size.mean(axis=-1, keepdims=True))
+    _, exponent = np.frexp(size)
+    unit = np.ldexp(UNIT_ROUNDOFF[dtype], exponent)
+    return np.where(size > 0, np.maximum(unit, UNDERFLOW[dtype]), np.inf)
 
 
 def _form(name: str, native: Array, expected: Expected, order: tuple[int, ...]) -> str:
@@ -100,8 +141,8 @@ def _in_order(native: Array, order: tuple[int, ...]) -> bool:
     return True
 
 
-def _special(name: str, got: np.ndarray, expected: Expected) -> str:
-    """Say which special value is not what it must be; empty if none."""
+def _special(name: str, got: np.ndarray, expected: Expected) -> tuple[str, Element | None]:
+    """Say which special value is not what it must be, and where; empty if none."""
     want = expected.value
     if expected.rows:
         spoiled = ~np.isfinite(want).all(axis=-1)
@@ -109,13 +150,24 @@ def _special(name: str, got: np.ndarray, expected: Expected) -> str:
         if wrong.any():
             at = tuple(int(i) for i in np.argwhere(wrong)[0])
             verb = "must be" if spoiled[at] else "must not be"
-            return f"row {at} of {name} {verb} non-finite: {int(wrong.sum())} rows are wrong"
-        return ""
+            text = f"row {at} of {name} {verb} non-finite: {int(wrong.sum())} rows are wrong"
+            here = (want if spoiled[at] else got)[at]
+            return text, _strange(name, (*at, int(np.isfinite(here).argmin())), got, want, wrong)
+        return "", None
     finite = np.isfinite(want)
     # NaN and +inf are interchangeable marks of a spoiled value; minus infinity is a value.
     same = np.where(finite, np.isfinite(got), ~np.isfinite(got))
     same &= (want == -np.inf) == (got == -np.inf)
     if same.all():
-        return ""
+        return "", None
     at = tuple(int(i) for i in np.argwhere(~same)[0])
-    return f"{name}{list(at)} is {got[at]} and must be {want[at]}; {int((~same).sum())} such"
+    text = f"{name}{list(at)} is {got[at]} and must be {want[at]}; {int((~same).sum())} such"
+    return text, _strange(name, at, got, want, ~same)
+
+
+def _strange(
+    name: str, at: tuple[int, ...], got: np.ndarray, want: np.ndarray, wrong: np.ndarray
+) -> Element:
+    """Describe an element that is special and must not be, or the other way round."""
+    values = (f"{got[at]:.9g}", f"{want[at]:.9g}")
+    return Element(name, at, *values, "not a number", "0", int(wrong.sum()), wrong.size)

@@ -5,13 +5,20 @@ batch is one per sequence. The bounds and the judge's own tiled computation are 
 for dense problems only; a `Piece` knows how rows and keys get there and back.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from attnref.problem import AnyProblem, AttentionProblem, VarlenProblem, WindowProblem
+from attnref.problem import (
+    AnyProblem,
+    AttentionProblem,
+    SoftmaxProblem,
+    VarlenProblem,
+    WindowProblem,
+)
 from attnref.reference import wide
 from attnref.spec import attention, packed, scores, visibility, windows
 
@@ -118,6 +125,20 @@ def pieces(problem: AnyProblem) -> Iterator[Piece]:
                     sinks=problem.sinks,
                 )
                 yield Piece(of_attention(one), problem, queries, keys)
+
+
+def longest(problem: AnyProblem) -> int:
+    """Count the keys of the longest row, or the entries of the longest slice; 0 for neither."""
+    match problem:
+        case AttentionProblem():
+            return problem.sizes.Sk
+        case WindowProblem():
+            return math.prod(problem.window)
+        case VarlenProblem():
+            return int(np.diff(wide(problem.cu_k)).max(initial=0))
+        case SoftmaxProblem():
+            return int(problem.x.shape[problem.axis])
+    return 0
 
 
 def _values(x: Any) -> Any:

@@ -26,9 +26,10 @@ from attnref.spec.softmax import Rows, merge_rows
 from attnref_conformance import honest, oracle
 from attnref_conformance.case import Call, Case, Part, cast, stretch
 from attnref_conformance.compare import Comparison, compare
+from attnref_conformance.dense import longest
 from attnref_conformance.oracle import Expected
 from attnref_conformance.profiles import DEFAULT, Arithmetic, arithmetic
-from attnref_conformance.status import Outcome, Status
+from attnref_conformance.status import Element, Outcome, Status
 
 QUALITY_FACTOR = 4.0
 """How much worse than an honest computation a result may be before it is remarked upon."""
@@ -69,7 +70,7 @@ class Trial:
         """Judge the backend."""
         start = time.perf_counter()
         try:
-            outcome = _Judgement(self, backend).outcome()
+            outcome = Judgement(self, backend).outcome()
         except Exception as error:  # noqa: BLE001  # a case that cannot be made; the run goes on
             outcome = Outcome(
                 self.id,
@@ -87,12 +88,14 @@ class Trial:
 class Finding(Exception):  # noqa: N818  # a verdict, not an error of the judge
     """Something is wrong with the backend."""
 
-    def __init__(self, message: str, status: Status = Status.FAIL) -> None:
+    def __init__(
+        self, message: str, status: Status = Status.FAIL, element: Element | None = None
+    ) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.element = status, element
 
 
-class _Judgement:
+class Judgement:
     """The state of one trial while it runs."""
 
     def __init__(self, trial: Trial, backend: Backend) -> None:
@@ -131,17 +134,20 @@ class _Judgement:
             dtype=self.trial.dtype,
             features=tuple(sorted(self.problem.features)),
             status=Status.PASS,
+            length=longest(self.problem),
         )
         try:
             return self._judge(about)
         except Finding as finding:
-            return replace(about, status=finding.status, message=str(finding))
+            return replace(
+                about, status=finding.status, message=str(finding), element=finding.element
+            )
         except Exception as error:  # noqa: BLE001  # whatever it is, the run goes on
             message = f"the judge failed: {type(error).__name__}: {error}"
             return replace(about, status=Status.ERROR, message=message)
 
     def _judge(self, about: Outcome) -> Outcome:
-        native = self._native()
+        native = self.native()
         problem = self.problem.with_arrays(
             {n: x for n, x in native.items() if n in self.problem.arrays}
         )
@@ -165,7 +171,7 @@ class _Judgement:
             lse = self.backend.from_numpy(cast(lse, self.problem.lse_dtype))
         must_refuse(self.backend, problem, Result(out, lse))
 
-    def _native(self) -> dict[str, Array]:
+    def native(self) -> dict[str, Array]:
         """Turn the inputs into the backend's arrays, and take views of those."""
         given = {}
         for name, x in self.call.inputs.items():
@@ -194,7 +200,8 @@ class _Judgement:
             raise Finding(f"returned a {type(answer).__name__}, not a named (out, lse)")
         return expected, answer._asdict()
 
-    def _run_backward(self, native: dict[str, Array]) -> tuple[dict[str, Expected], dict[str, Any]]:
+    def stored(self) -> tuple[Result, dict[str, np.ndarray]]:
+        """Return an exact result, and what the backward is given by name."""
         exact, forward = oracle.forward(self.problem, self.arithmetic)
         if self.trial.case.merged:
             exact = _merged(exact)
@@ -206,6 +213,10 @@ class _Judgement:
                 given["dlse"] = cast(rng.normal(size=exact.lse.shape), forward["lse"].dtype)
         if self.call.poison:
             self._poison(given)
+        return exact, given
+
+    def _run_backward(self, native: dict[str, Array]) -> tuple[dict[str, Expected], dict[str, Any]]:
+        exact, given = self.stored()
         stored = Result(given["out"], given.get("lse"))
         self.given = (stored, given["dout"], given.get("dlse"))
         result = exact
@@ -216,9 +227,9 @@ class _Judgement:
         expected = oracle.backward(
             self.problem, result, given["dout"], given.get("dlse"), self.arithmetic
         )
-        theirs = {n: self._theirs(x) for n, x in given.items()}
+        theirs = {n: self.theirs(x) for n, x in given.items()}
         positional, options = self.call.split(native)
-        positional, options = _backward_arguments(self.call.function, positional, options, theirs)
+        positional, options = backward_arguments(self.call.function, positional, options, theirs)
         answer = self._watched(
             f"{self.call.function}_backward", positional, options, {**native, **theirs}
         )
@@ -246,7 +257,7 @@ class _Judgement:
             return cast(rng.normal(size=shape), self.problem.dtype)
         return self._like_main(rng.normal(size=shape))
 
-    def _theirs(self, x: np.ndarray) -> Array:
+    def theirs(self, x: np.ndarray) -> Array:
         """Turn a given array into the backend's, strides of zero included."""
         if x.size == 0 or any(x.strides):
             return self.backend.from_numpy(x.copy(order="K"))
@@ -309,7 +320,8 @@ class _Judgement:
         returned: Mapping[str, Any],
         orders: Mapping[str, tuple[int, ...]],
     ) -> Outcome:
-        worst, ratio = Comparison(), 0.0
+        found: list[Comparison] = []
+        ratio = 0.0
         floor = honest.errors(self.problem, expected, self.given)
         if self.trial.dtype == "float64" or self.arithmetic.product:
             # The oracle has no digits to spare, and no honest computation is in TF32.
@@ -325,11 +337,19 @@ class _Judgement:
             order = order if len(order) == len(plain) else plain
             got = compare(name, native, self.backend.to_numpy(native), want, order)
             if got.problem:
-                raise Finding(got.problem, self._misses)
-            worst = max(worst, got, key=lambda c: c.utilisation)
+                raise Finding(got.problem, self._misses, got.element)
+            found.append(got)
             if floor[name] > 0:
                 ratio = max(ratio, got.error / floor[name])
-        about = replace(about, utilisation=worst.utilisation, ratio=ratio)
+        leans = max(found, key=lambda c: abs(c.bias) * c.elements**0.5)
+        about = replace(
+            about,
+            utilisation=max(c.utilisation for c in found),
+            ulp=max(c.ulp for c in found),
+            bias=leans.bias,
+            elements=leans.elements,
+            ratio=ratio,
+        )
         if ratio > QUALITY_FACTOR:
             message = f"{ratio:.1f} times the error of an honest computation in this precision"
             return replace(about, status=Status.QUALITY, message=message)
@@ -403,7 +423,7 @@ def must_refuse(backend: Backend, problem: Problem, result: Result | None = None
     raise Finding("declined the call in words and computed it when called")
 
 
-def _backward_arguments(
+def backward_arguments(
     function: str, positional: list[Array], options: dict[str, Any], given: Mapping[str, Array]
 ) -> tuple[list[Array], dict[str, Any]]:
     """Arrange the arguments of a backward function as its signature has them."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from attnref_conformance.compare import Comparison, compare
 from attnref_conformance.oracle import Expected
+from attnref_conformance.status import Element
 
 SHAPE = (2, 3, 5)
 PLAIN = (0, 1, 2)
@@ -32,7 +33,7 @@ def single(x: np.ndarray = VALUE) -> np.ndarray:
 
 def test_what_was_expected_passes() -> None:
     """Where nothing is wrong, nothing is found."""
-    assert Comparison() == judged(single())
+    assert Comparison(elements=30) == judged(single())
 
 
 def test_something_that_is_no_array_fails() -> None:
@@ -135,7 +136,7 @@ def test_a_row_that_must_not_be_spoiled_fails_if_it_is() -> None:
 def test_any_element_may_spoil_a_row() -> None:
     """Which element of a spoiled row is non-finite is nobody's business."""
     want = replace(WANT, value=at((1, 0, 3), np.nan), rows=True)
-    assert Comparison() == judged(single(at((1, 0, 0), np.inf)), want)
+    assert Comparison(elements=25) == judged(single(at((1, 0, 0), np.inf)), want)
 
 
 def test_the_rest_of_a_spoiled_row_is_not_compared() -> None:
@@ -159,7 +160,7 @@ def test_an_error_inside_the_bound_passes_and_one_outside_fails(sign: int) -> No
 def test_a_bound_of_zero_means_exact() -> None:
     """Where no error is allowed, the smallest one fails."""
     want = replace(WANT, bound=np.zeros(SHAPE))
-    assert Comparison() == judged(single(), want)
+    assert Comparison(elements=30) == judged(single(), want)
     off = at((0, 0, 0), np.nextafter(np.float32(VALUE[0, 0, 0]), np.float32(9)))
     assert "within 0:" in judged(single(off), want).problem
 
@@ -197,20 +198,63 @@ def test_utilisation_is_the_largest_share_of_a_limit() -> None:
 
 
 def test_bias_shows_rounding_that_leans_to_one_side() -> None:
-    """Errors of one sign have a large bias, errors of both signs have none."""
-    step = 2.0**-12
-    both = np.resize([step, -step], SHAPE)
-    up = np.resize([step, 2 * step], SHAPE)
-    n = VALUE.size
-    assert 0.0 == judged(single(VALUE + both)).bias
-    assert pytest.approx(3.0 * n**0.5) == judged(single(VALUE + up)).bias
-    assert pytest.approx(-3.0 * n**0.5) == judged(single(VALUE - up)).bias
+    """It is the mean error over the mean absolute error, outwards being positive."""
+    value = np.where(VALUE == 0, 1.0, VALUE)
+    want, out = replace(WANT, value=value), np.sign(value) * 2.0**-12
+    both = np.resize([1, -1], SHAPE)
+    most = np.resize([1, 1, -1], SHAPE)
+    assert [0.0, 1.0, -1.0] == [judged(single(value + out * x), want).bias for x in (both, 1, -1)]
+    assert pytest.approx(1 / 3) == judged(single(value + out * most), want).bias
 
 
-def test_an_equal_offset_everywhere_is_all_bias() -> None:
-    """Errors that do not vary at all lean as far as anything can."""
-    assert np.inf == judged(single(VALUE + 2.0**-12)).bias
-    assert -np.inf == judged(single(VALUE - 2.0**-12)).bias
+@pytest.mark.parametrize(
+    ("dtype", "step"), [("float16", 2.0**-10), ("float32", 2.0**-23), ("float64", 2.0**-52)]
+)
+def test_ulp_is_the_largest_error_in_units_in_the_last_place(dtype: str, step: float) -> None:
+    """Between one and two the unit is the machine's epsilon."""
+    value = np.full(SHAPE, 1.25)
+    want = Expected(value, np.full(SHAPE, 1.0), dtype, None)
+    got = at((0, 0, 1), 1.25 - step, at((1, 2, 3), 1.25 + 3 * step, value)).astype(dtype)
+    assert 3.0 == judged(got, want).ulp
+
+
+def test_what_cancels_is_counted_in_the_last_place_of_its_row() -> None:
+    """An element near zero in a row that is not has no last place worth counting in."""
+    value = np.array([[1e-30, 5.0], [0.0, 0.0]])
+    want = Expected(value, np.full((2, 2), 1.0), "float32", None)
+    got = np.array([[2.0**-22, 5.0], [2.0**-22, 0.0]], np.float32)
+    assert 1.0 == compare("out", got, got, want, (0, 1)).ulp
+
+
+def test_the_elements_compared_are_counted() -> None:
+    """Special values are not among them."""
+    want = replace(WANT, value=at((0, 0, 0), -np.inf))
+    assert 29 == judged(single(want.value), want).elements
+
+
+def test_a_wrong_element_is_quoted() -> None:
+    """Reports show it without taking a sentence apart."""
+    got = judged(single(at((1, 2, 4), 8.0, at((0, 1, 0), 3.0)))).element
+    exact = f"{VALUE[1, 2, 4]:.9g}"
+    off = f"{8 - VALUE[1, 2, 4]:.3g}"
+    assert Element("out", (1, 2, 4), "8", exact, off, "0.000977", 2, 30) == got
+    assert judged(single()).element is None
+
+
+def test_a_wrong_special_value_is_quoted() -> None:
+    """Its error is no number."""
+    want = replace(WANT, value=at((0, 1, 2), -np.inf))
+    expected = Element("out", (0, 1, 2), "-6.338253e+29", "-inf", "not a number", "0", 1, 30)
+    assert expected == judged(single(at((0, 1, 2), -(2.0**99))), want).element
+
+
+@pytest.mark.parametrize(("wanted", "got"), [(1.5, np.nan), (np.nan, 1.5)], ids=["nan", "lost"])
+def test_a_wrong_row_is_quoted_by_an_element(wanted: float, got: float) -> None:
+    """The first that is not finite, or must not be."""
+    want = replace(WANT, value=at((1, 0, 3), wanted), rows=True)
+    found = judged(single(at((1, 0, 3), got)), want).element
+    quoted = (f"{got:.9g}", f"{wanted:.9g}")
+    assert Element("out", (1, 0, 3), *quoted, "not a number", "0", 1, 6) == found
 
 
 def test_nothing_finite_to_compare_passes() -> None:

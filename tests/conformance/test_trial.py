@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from attnref_conformance.case import Call, Case, Part, cast
 from attnref_conformance.cases.build import attention
+from attnref_conformance.dense import longest
 from attnref_conformance.honest import Tiled
 from attnref_conformance.status import Outcome, Status
 from attnref_conformance.suite import run
 from attnref_conformance.trial import Trial
 
+from attnref import normalize
 from attnref.backend import refuse
 from attnref.errors import Reason, UnsupportedError
 from attnref.problem import AttentionGradients, Problem, Result
@@ -78,6 +80,11 @@ def test_an_honest_answer_passes(part: Part) -> None:
     assert (Status.PASS, "") == (outcome.status, outcome.message)
     assert 0 < outcome.utilisation < 1
     assert 0 < outcome.ratio < 4
+    assert 0 < outcome.ulp < 1e4
+    assert -1 < outcome.bias < 1
+    assert 0 < outcome.elements
+    assert 37 == outcome.length
+    assert outcome.element is None
     assert 0 < outcome.seconds
 
 
@@ -92,6 +99,16 @@ def test_a_poor_answer_within_the_limit_is_remarked_upon() -> None:
     assert outcome.message.endswith("times the error of an honest computation in this precision")
     assert 4 < outcome.ratio
     assert 0 < outcome.utilisation < 1
+
+
+def test_a_wrong_answer_is_quoted() -> None:
+    """The outcome holds the element, what it is and what it must be."""
+    outcome = judged(Answers(lambda _, result: Result(result.out + 1, None)))
+    assert Status.FAIL is outcome.status
+    assert outcome.element is not None
+    assert "out" == outcome.element.array
+    got, expected = float(outcome.element.got), float(outcome.element.expected)
+    assert pytest.approx(1.0, rel=1e-6) == got - expected
 
 
 def test_a_declared_refusal_is_unsupported() -> None:
@@ -458,3 +475,24 @@ def test_refuse_is_enough() -> None:
             refuse(self, problem)
 
     assert Status.UNSUPPORTED is judged(Small()).status
+
+
+@pytest.mark.parametrize(
+    ("problem", "keys"),
+    [
+        (normalize.attention(*[np.zeros((1, 2, 5, 4))] * 3), 5),
+        (
+            normalize.attention_varlen(
+                *[np.zeros((9, 2, 4))] * 3, *[np.array([0, 2, 9])] * 2
+            ),
+            7,
+        ),
+        (normalize.window_attention(*[np.zeros((1, 8, 8, 2, 4))] * 3, window=4), 16),
+        (normalize.softmax(np.zeros((3, 7, 4)), axis=1), 7),
+        (normalize.merge(*[np.zeros((3, 4)), np.zeros(3)] * 2), 0),
+    ],
+    ids=["attention", "packed", "windows", "softmax", "merge"],
+)  # fmt: skip
+def test_the_length_of_a_case_is_that_of_its_longest_row(problem: Problem, keys: int) -> None:
+    """A packed batch counts its longest sequence, a map the tokens of a window."""
+    assert keys == longest(problem)
