@@ -162,7 +162,8 @@ def backward_bounds(
     s = finite(x.s)
     P = gradients.weights(x.s, lse64, d.seen)
     given = exponential_error(s, lse[..., None], u) + u.lse * np.abs(lse)[..., None]
-    dP_ = P * relative(score_error(d, x, u) + given)
+    flushed = np.where(live & np.isfinite(x.s), u.underflow, 0.0)
+    dP_ = P * relative(score_error(d, x, u) + given) + flushed
     # What dS subtracts, its magnitude, and its error.
     reach = np.abs(dout) @ np.abs(d.v).mT
     taken = (np.abs(dout) * np.abs(out)).sum(axis=-1)[..., None]
@@ -172,7 +173,8 @@ def backward_bounds(
     r_ = r_ + 2 * u.acc * size_r
     r_ = r_ + u.out_underflow * np.abs(dout).sum(axis=-1)[..., None]
     dS = np.where(live, P * r, 0.0)
-    dS_ = np.where(live, dP_ * np.abs(r) + (P + dP_) * r_ + 2 * u.acc * np.abs(dS), 0.0)
+    dS_ = dP_ * np.abs(r) + (P + dP_) * r_ + 2 * u.acc * np.abs(dS) + flushed
+    dS_ = np.where(live, dS_, 0.0)
     t: Any = 1.0
     t_: Any = 0.0
     if d.softcap is not None:

@@ -80,6 +80,25 @@ def _short(x: np.ndarray) -> np.ndarray:
 
 HONEST["honest_tf32"] = _TensorFloat("honest_tf32")
 
+
+class _Flushing(Tiled):
+    """Flushes weights and dS that are not normal numbers to zero, as much hardware does."""
+
+    def exponentials(self, s: np.ndarray, m: np.ndarray) -> np.ndarray:
+        """Lose weights near zero."""
+        return _flushed(super().exponentials(s, m))
+
+    def through_cap(self, dS: np.ndarray, d: Dense, at: slice) -> np.ndarray:
+        """Lose gradients near zero."""
+        return super().through_cap(_flushed(dS), d, at)
+
+
+def _flushed(x: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(x) < np.finfo(x.dtype).tiny, 0, x).astype(x.dtype)
+
+
+HONEST["honest_flushing"] = _Flushing("honest_flushing", tile=32)
+
 T = TypeVar("T", bound=type[Tiled])
 
 

@@ -78,6 +78,7 @@ class Arithmetic:
         lse: Unit roundoff of the log-sum-exp.
         weight: Unit roundoff of stored weights; 0 if they stay in the accumulator.
         product: Unit roundoff of the factors of a product; 0 if they enter whole.
+        underflow: Absolute error of the accumulator near zero.
         weight_underflow: Absolute error of a weight near zero.
         out_underflow: Absolute error of a result near zero.
     """
@@ -87,6 +88,7 @@ class Arithmetic:
     lse: float
     weight: float
     product: float
+    underflow: float
     weight_underflow: float
     out_underflow: float
 
@@ -111,6 +113,7 @@ def arithmetic(profile: str, dtype: str) -> Arithmetic:
         lse=UNIT_ROUNDOFF[wide],
         weight=UNIT_ROUNDOFF[dtype] if half and p.rounds_weights else 0.0,
         product=p.product if dtype == "float32" else 0.0,
+        underflow=UNDERFLOW[wide],
         weight_underflow=UNDERFLOW[stored],
         out_underflow=UNDERFLOW[dtype],
     )
