@@ -43,6 +43,7 @@ def test_ieee_accumulates_in_float32_or_wider(dtype: str) -> None:
         lse=UNIT_ROUNDOFF[wide],
         weight=0.0,
         product=0.0,
+        underflow=UNDERFLOW[wide],
         weight_underflow=UNDERFLOW[wide],
         out_underflow=UNDERFLOW[dtype],
     ) == arithmetic("ieee", dtype)
