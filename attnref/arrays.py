@@ -119,13 +119,18 @@ class _Cupy(_Library):
 
 
 class _Jax(_Library):
+    def not_dense(self, x: Array) -> str | None:
+        traced = not hasattr(x, "__dlpack_device__")
+        return "an array traced by jax.jit, jax.grad or jax.vmap" if traced else None
+
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.asarray(x)
 
     def from_numpy(self, x: np.ndarray, device: str, namespace: Any) -> Array:  # noqa: ARG002
         jax = import_module("jax")
         platform, _, number = device.partition(":")
-        return jax.device_put(x, jax.devices(platform)[int(number or 0)])
+        with jax.enable_x64(True):  # else 64-bit values would be cut to 32 bits, silently
+            return jax.device_put(x, jax.devices(platform)[int(number or 0)])
 
 
 _LIBRARIES: dict[str, _Library] = {
@@ -245,10 +250,15 @@ def crosses(source: str, target: str, on: str) -> bool:
 
 
 def cross_like(x: Array, like: Array) -> Array:
-    """Return `x` as an array of `like`'s library, whichever it is, on the same device."""
+    """Return `x` as an array of `like`'s library, whichever it is, on the same device.
+
+    It is the caller's to write to, also where `x` is of a library that writes to nothing.
+    """
     target = library(like) or ""
-    foreign = library(x) != target and device(x) == "cpu"
-    return from_numpy(to_numpy(x), like) if foreign else cross(x, target)
+    if library(x) == target or device(x) != "cpu":
+        return cross(x, target)
+    values = to_numpy(x)
+    return from_numpy(values if values.flags.writeable else values.copy(), like)
 
 
 def cross(x: Array, target: str) -> Array:

@@ -1,6 +1,7 @@
 """What the core knows of array libraries: devices, strides, crossing (A1, H3)."""
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -258,6 +259,11 @@ class Namespace(ModuleType):
         """Return an array of this library."""
         return self.__name__, x
 
+    def enable_x64(self, wanted: bool) -> AbstractContextManager[None]:
+        """Note what is wanted."""
+        self.chosen.append(wanted)
+        return nullcontext()
+
     def devices(self, platform: str) -> list[str]:
         """Return the devices of a platform."""
         return [f"{platform}:{n}" for n in range(2)]
@@ -289,6 +295,7 @@ def test_libraries_that_are_not_installed_are_asked_their_own_way(
     else:
         assert ("cuda:1", values) == arrays.from_numpy(values, x)
         assert ("cpu:0", values) == arrays.cross(values, "jax")
+        assert [True, True] == space.chosen
 
 
 @pytest.mark.parametrize("target", ["cupy", "jax"])
@@ -302,3 +309,20 @@ def test_device_arrays_cross_by_dlpack(target: str, monkeypatch: pytest.MonkeyPa
     assert not shared.requires_grad
     other = fake("other", __dlpack_device__=lambda _: (2, 0))
     assert (target, other) == arrays.cross(other, target)
+
+
+def test_what_comes_back_may_be_written_to() -> None:
+    """A result is the caller's own, also where its library's arrays are read-only (A5)."""
+    values = np.ones(2)
+    values.flags.writeable = False
+    x = fake("jaxlib", __dlpack_device__=lambda _: (1, 0), __array__=lambda _, **__: values)
+    result = arrays.cross_like(x, np.zeros(2))
+    assert [1, 1] == result.tolist()
+    assert result.flags.writeable
+
+
+def test_an_array_that_jax_traces_is_not_in_memory() -> None:
+    """Inside jax.jit, jax.grad and jax.vmap there are no numbers to hand on."""
+    assert arrays.not_dense(fake("jaxlib", __dlpack_device__=lambda _: (1, 0))) is None
+    traced = "an array traced by jax.jit, jax.grad or jax.vmap"
+    assert traced == arrays.not_dense(fake("jax"))
