@@ -1,4 +1,4 @@
-"""The command line: `attnref backends | explain | conform | bench`.
+"""The command line: `attnref backends | explain | conform | verify-report | bench`.
 
 Whatever it does not understand, it says on standard error and returns `USAGE`; it leaves
 no argument out of account.
@@ -57,14 +57,20 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="which backend would run a call, and why")
     explain.set_defaults(run=_explain)
     _add_call(explain)
-    conform = commands.add_parser("conform", help="judge a backend")
-    if util.find_spec("rich") and util.find_spec("pytest"):
-        command = import_module("attnref_conformance.command")
-        command.add_arguments(conform)
-        conform.set_defaults(run=command.main)
-    else:
-        conform.add_argument("words", nargs=argparse.REMAINDER)
-        conform.set_defaults(run=_conformance_missing)
+    judge = {
+        "attnref_conformance.command": commands.add_parser("conform", help="judge a backend"),
+        "attnref_conformance.report.verify": commands.add_parser(
+            "verify-report", help="whether a report of the judge is whole, unedited and fresh"
+        ),
+    }
+    for module, parser_of in judge.items():
+        if all(map(util.find_spec, ("rich", "pytest", "jsonschema"))):
+            command = import_module(module)
+            command.add_arguments(parser_of)
+            parser_of.set_defaults(run=command.main)
+        else:
+            parser_of.add_argument("words", nargs=argparse.REMAINDER)
+            parser_of.set_defaults(run=_conformance_missing)
     bench = commands.add_parser("bench", help="time a backend on the standard workloads")
     bench.add_argument("backend", help="a registered name, or module:object")
     bench.add_argument("--json", metavar="FILE", help="write pytest-benchmark's JSON there")

@@ -28,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", action="append", default=[], choices=DTYPES, help="only this dtype"
     )
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write NAME.json there")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write the report there, as NAME.html, .json, .xml and .md",
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -62,7 +67,9 @@ def main(arguments: argparse.Namespace) -> int:
     unusable = backend.available()
     for reason in unusable:
         console.print(f"  cannot run here: {reason}", highlight=False, markup=False)
-    report = Report(backend, _run(console, backend, selection), selection.partial)
+    report = Report(
+        backend, _run(console, backend, selection), selection.partial, arguments.backend
+    )
     report.print(console)
     if arguments.report:
         console.print(f"wrote {report.write(arguments.report)}", highlight=False)

@@ -25,9 +25,9 @@ class Comparison:
         bias: The mean error divided by the mean absolute error, where an error is positive
             if the result is too large in magnitude: 1 if all are, -1 if all are too small,
             as after truncation, and near 0 if they go both ways.
-        ulp: The largest error in units in the last place of the result's dtype. The unit is
-            that of the exact value, or of the mean magnitude along the last axis where that
-            is larger: what cancels to almost nothing has no last place worth counting in.
+        ulp: The largest error in units in the last place, of the result's dtype at the exact
+            value. Counted where the limit is less than the value: where sums cancel it is
+            not, and no digit is promised that could be the last.
         elements: How many elements were compared.
         element: The worst element, if it is wrong.
     """
@@ -68,11 +68,12 @@ def compare(
     utilisation, n = float(ratio[worst]), int(both.sum())
     text, element = "", None
     if utilisation > 1:
+        digits = 17 if expected.dtype == "float64" else 9
         element = Element(
             name,
             tuple(int(i) for i in worst),
-            f"{got[worst]:.9g}",
-            f"{expected.value[worst]:.9g}",
+            f"{got[worst]:.{digits}g}",
+            f"{expected.value[worst]:.{digits}g}",
             f"{error[worst]:.3g}",
             f"{bound[worst]:.3g}",
             int((ratio > 1).sum()),
@@ -84,7 +85,7 @@ def compare(
         utilisation,
         float(error.max()),
         bias=float((difference * np.sign(exact)).sum() / (error.sum() or 1.0)),
-        ulp=float(np.max(error / _last_place(exact, expected.dtype))),
+        ulp=float(np.max(error / _last_place(exact, bound, expected.dtype))),
         elements=n,
         element=element,
     )
@@ -99,14 +100,11 @@ def _past(e: Element) -> str:
     )
 
 
-def _last_place(exact: np.ndarray, dtype: str) -> np.ndarray:
-    """Return the unit in the last place for every element; infinite where a row is all zero."""
-    size = np.abs(exact)
-    if size.ndim:
-        size = np.maximum(size, size.mean(axis=-1, keepdims=True))
-    _, exponent = np.frexp(size)
-    unit = np.ldexp(UNIT_ROUNDOFF[dtype], exponent)
-    return np.where(size > 0, np.maximum(unit, UNDERFLOW[dtype]), np.inf)
+def _last_place(exact: np.ndarray, bound: np.ndarray, dtype: str) -> np.ndarray:
+    """Return the unit in the last place of every element; infinite where no digit is promised."""
+    _, exponent = np.frexp(exact)
+    unit = np.maximum(np.ldexp(UNIT_ROUNDOFF[dtype], exponent), UNDERFLOW[dtype])
+    return np.where(bound < np.abs(exact), unit, np.inf)
 
 
 def _form(name: str, native: Array, expected: Expected, order: tuple[int, ...]) -> str:

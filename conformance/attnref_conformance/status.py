@@ -89,6 +89,8 @@ class Outcome:
             did not, empty if it was not asked.
         element: The worst element, where one is wrong.
         seconds: Wall time of the case.
+        cause: What the smallest call that still fails uses, and what is wrong with it; failures
+            of one cause are likely to be one mistake.
         call: A program that shows the failure, to copy; see `attnref_conformance.replay`.
     """
 
@@ -111,6 +113,7 @@ class Outcome:
     determinism: str = ""
     element: Element | None = None
     seconds: float = 0.0
+    cause: str = ""
     call: str = ""
 
     def as_json(self) -> dict[str, Any]:

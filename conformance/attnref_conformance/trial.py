@@ -104,13 +104,14 @@ class Judgement:
         self.call: Call = trial.case.call(trial.dtype)
         positional, options = self.call.split(self.call.values)
         describe = getattr(normalize, self.call.function)
-        lse = {"with_lse": True} if self._wants_lse else {}
+        lse = {"with_lse": True} if self.wants_lse else {}
         self.problem: AnyProblem = describe(*positional, **options, **lse)
         if trial.part is Part.GRADIENTS:
             self.problem = replace(self.problem, with_gradients=True)
 
     @property
-    def _wants_lse(self) -> bool:
+    def wants_lse(self) -> bool:
+        """Whether the forward is asked for the log-sum-exp as well."""
         return self.trial.part is not Part.OUT and self.call.function in _WITH_LSE
 
     @property
@@ -189,11 +190,11 @@ class Judgement:
         self, native: Mapping[str, Array]
     ) -> tuple[dict[str, Expected], dict[str, Any]]:
         _, expected = oracle.forward(self.problem, self.arithmetic)
-        name = self.call.function + ("_with_lse" if self._wants_lse else "")
+        name = self.call.function + ("_with_lse" if self.wants_lse else "")
         positional, options = self.call.split(native)
         answer = self._watched(name, positional, options, native)
         if name in ("attention", "attention_varlen", "softmax", "relative_position_bias") or (
-            not self._wants_lse and self.call.function in _WITH_LSE
+            not self.wants_lse and self.call.function in _WITH_LSE
         ):
             return {"out": expected["out"]}, {"out": answer}
         if not isinstance(answer, Result):

@@ -149,7 +149,7 @@ def test_the_page_says_what_was_found() -> None:
         "L4",
         "1 case: has no maps",
         "C5-case[float32]: 5.0 times the error",
-        "C5 FAIL: 2 cases, the first is",
+        "C5 FAIL: 2 cases, the plainest is",
         "C5-first[float32]",
         "lse[0] is 1",
         "mine does not conform: 2 FAIL, 1 PASS, 1 QUALITY, 1 UNSUPPORTED",
@@ -177,11 +177,14 @@ def test_the_json_report_holds_the_run(tmp_path: Path) -> None:
     backend = HONEST["honest_half_weights"]
     outcomes = list(run(backend, Selection(clauses=("C5",), dtypes=("float16",)).trials()))
     made = Report(backend, outcomes, partial=True)
-    path = made.write(tmp_path / "deep" / "folder")
-    read = json.loads(path.read_text(encoding="utf-8"))
-    assert tmp_path / "deep" / "folder" / "honest_half_weights.json" == path
+    folder = tmp_path / "deep" / "folder"
+    assert folder / "honest_half_weights.html" == made.write(folder)
+    assert {f"honest_half_weights.{x}" for x in ("html", "json", "md", "xml")} == {
+        path.name for path in folder.iterdir()
+    }
+    read = json.loads((folder / "honest_half_weights.json").read_text(encoding="utf-8"))
     assert {
-        "schema": 1,
+        "schema": 2,
         "suite": SUITE_VERSION,
         "attnref": metadata.version("attnref"),
         "backend": "honest_half_weights",
@@ -194,7 +197,11 @@ def test_the_json_report_holds_the_run(tmp_path: Path) -> None:
         "passed": True,
         "counts": {"PASS": len(outcomes)},
         "levels": {str(n): dict.fromkeys(DTYPES, "not whole") for n in LEVELS},
-    } == {name: x for name, x in read.items() if name != "outcomes"}
+    } == {
+        name: x
+        for name, x in read.items()
+        if name not in ("outcomes", "made", "statistics", "digest")
+    }
     assert [o.id for o in outcomes] == [o["id"] for o in read["outcomes"]]
     assert [float(f"{o.utilisation:.3g}") for o in outcomes] == [
         o.get("utilisation", 0.0) for o in read["outcomes"]

@@ -1,0 +1,205 @@
+"""The smallest call that still fails in the same way.
+
+Sizes are cut one letter at a time, options and optional arrays are left out, and numbers
+are rounded, as long as the backend is wrong about the same result. A reader then has two
+keys and not two hundred in front of him.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from attnref.backend import Backend
+from attnref_conformance.case import Call, cast
+from attnref_conformance.status import Outcome
+from attnref_conformance.trial import Trial
+
+_LETTERS: Mapping[str, Mapping[str, str]] = {
+    "attention": {
+        "q": "B H Sq D",
+        "k": "B K Sk D",
+        "v": "B K Sk Dv",
+        "mask": "B H Sq Sk",
+        "bias": "B H Sq Sk",
+        "sinks": "H",
+        "q_lens": "B",
+        "kv_lens": "B",
+        "q_offset": "B",
+    },
+    "attention_varlen": {"q": "Tq H D", "k": "Tk K D", "v": "Tk K Dv", "sinks": "H"},
+    "merge": {"out_a": "B H S Dv", "lse_a": "B H S", "out_b": "B H S Dv", "lse_b": "B H S"},
+    "softmax": {"x": "a b c d"},
+}
+"""The letters of every axis; arrays of lower rank have the last of them."""
+
+_MAPS = ("B", "x", "y", "z")
+_KEPT = {"Tq", "Tk", "N", "3"}
+"""What other arguments count on: offsets of sequences, tokens of a window."""
+
+_LENGTHS = {"q_lens": "Sq", "kv_lens": "Sk"}
+
+
+@dataclass(frozen=True)
+class Smallest:
+    """A trial of a smaller call, and how it ended."""
+
+    trial: Trial
+    outcome: Outcome
+
+
+def smallest(trial: Trial, backend: Backend, outcome: Outcome, seconds: float = 2.0) -> Smallest:
+    """Make a failing trial smaller for as long as it fails in the same way.
+
+    Args:
+        trial: The trial that failed.
+        backend: The backend that failed it.
+        outcome: How it failed.
+        seconds: When to stop looking.
+    """
+    best = Smallest(trial, outcome)
+    if outcome.element is None:
+        return best
+    end = time.monotonic() + seconds
+    plain = trial.case.call(trial.dtype)
+    plain = replace(plain, inputs={n: np.array(x) for n, x in plain.values.items()}, views={})
+    best = _tried(best, plain, backend) or best
+    found = True
+    while found and time.monotonic() < end:
+        found = False
+        for call in _smaller(best.trial.case.call(trial.dtype), trial.dtype):
+            if time.monotonic() > end:
+                break
+            if better := _tried(best, call, backend):
+                best, found = better, True
+                break
+    return best
+
+
+def _tried(best: Smallest, call: Call, backend: Backend) -> Smallest | None:
+    """Judge a smaller call; `None` unless it fails in the same way."""
+    case = replace(best.trial.case, build=lambda _rng, _dtype: call)
+    trial = replace(best.trial, case=case)
+    outcome = trial.run(backend)
+    same = (outcome.status, _kind(outcome)) == (best.outcome.status, _kind(best.outcome))
+    return Smallest(trial, outcome) if same else None
+
+
+def _kind(outcome: Outcome) -> str:
+    """Reduce a message to what does not depend on sizes and numbers."""
+    element = outcome.element
+    special = element is not None and element.error == "not a number"
+    words = "" if element is None else element.array
+    return f"{words} {special}" if words else re.sub(r"[\d.]+", "", outcome.message)
+
+
+def _smaller(call: Call, dtype: str) -> Iterator[Call]:
+    """Propose calls that are smaller by one step.
+
+    What a call asks for is left out last: a case that fails for its bias and for its heads
+    is to show the bias, because other cases show the heads.
+    """
+    heads = ("group", "K", "H")
+    for letter, n in sorted(_sizes(call).items(), key=lambda at: (at[0] not in heads, -at[1])):
+        for keep in _parts(n):
+            yield _cut(call, letter, keep)
+    yield from _without(call)
+    yield from _rounded(call, dtype)
+
+
+def _parts(n: int) -> Iterator[np.ndarray]:
+    """Propose which entries of an axis to keep."""
+    if n > 1:
+        at = np.arange(n)
+        yield from (at[:1], at[-1:], at[n // 2 :][:1]) if n > 2 else (at[:1], at[1:])
+        if n > 3:
+            yield from (at[: n // 2], at[n // 2 :])
+        if n > 2:
+            yield from (at[:-1], at[1:])
+
+
+def _without(call: Call) -> Iterator[Call]:
+    """Leave out what is optional."""
+    for name in ("mask", "bias", "sinks", "key_mask", "kv_lens", "q_lens"):
+        if name in call.inputs:
+            yield replace(call, inputs={n: x for n, x in call.inputs.items() if n != name})
+    for name in ("softcap", "causal", "shift", "window", "wrap_bias", "tile"):
+        if name in call.options and (name != "window" or "attention" in call.function[:9]):
+            yield replace(call, options={n: x for n, x in call.options.items() if n != name})
+
+
+def _rounded(call: Call, dtype: str) -> Iterator[Call]:
+    """Write shorter numbers."""
+    for digits in (0, 1):
+        changed = {
+            n: cast(np.round(x.astype(np.float64), digits) + 0.0, dtype)
+            if x.dtype.kind in "fV"
+            else x
+            for n, x in call.inputs.items()
+        }
+        changed = {n: x.astype(call.inputs[n].dtype) for n, x in changed.items()}
+        same = all(np.array_equal(x, call.inputs[n], equal_nan=False) for n, x in changed.items())
+        if not same and not any(_short(x, digits) for x in call.inputs.values()):
+            yield replace(call, inputs=changed)
+
+
+def _short(x: np.ndarray, digits: int) -> bool:
+    wide = x.astype(np.float64)
+    return x.dtype.kind == "f" and bool(np.allclose(wide, np.round(wide, digits), equal_nan=True))
+
+
+def _letters(call: Call) -> dict[str, tuple[str, ...]]:
+    """Name the axes of every input."""
+    named = {n: tuple(said.split()) for n, said in _LETTERS.get(call.function, {}).items()}
+    if call.function.startswith("window_attention"):
+        packed = call.function.endswith("qkv")
+        axes = call.inputs["qkv" if packed else "q"].ndim - 2 - packed
+        named = _of_maps(_MAPS[:axes])
+    return {n: named[n][-x.ndim :] if x.ndim else () for n, x in call.inputs.items() if n in named}
+
+
+def _of_maps(space: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    return {
+        "q": (*space, "H", "D"),
+        "k": (*space, "H", "D"),
+        "v": (*space, "H", "Dv"),
+        "qkv": (*space, "3", "H", "D"),
+        "key_mask": space,
+        "bias": ("H", "N", "N"),
+        "scale": ("H",),
+    }
+
+
+def _sizes(call: Call) -> dict[str, int]:
+    """Measure every letter that can be cut; heads go with their group."""
+    sizes: dict[str, int] = {}
+    for name, letters in _letters(call).items():
+        for letter, n in zip(letters, call.inputs[name].shape, strict=True):
+            sizes[letter] = max(n, sizes.get(letter, 0))
+    if "K" in sizes and sizes["H"] != sizes["K"]:
+        sizes["group"] = sizes["H"] // sizes["K"]
+    kept = {*_KEPT, "H"} if "K" in sizes else _KEPT
+    return {a: n for a, n in sizes.items() if a not in kept}
+
+
+def _cut(call: Call, letter: str, keep: np.ndarray) -> Call:
+    """Keep some entries of every axis of a letter."""
+    sizes = _sizes(call)
+    along = {letter: keep}
+    group = sizes.get("group", 1)
+    if letter == "K":
+        along["H"] = (keep[:, None] * group + np.arange(group)).ravel()
+    if letter == "group":
+        along = {"H": (np.arange(sizes["K"])[:, None] * group + keep).ravel()}
+    inputs = {}
+    for name, x in call.inputs.items():
+        letters = _letters(call).get(name, ())
+        for axis, a in enumerate(letters):
+            if a in along and x.shape[axis] > 1:
+                x = np.take(x, along[a], axis=axis)  # noqa: PLW2901
+        if _LENGTHS.get(name) == letter:
+            x = np.minimum(x, len(keep)).astype(x.dtype)  # noqa: PLW2901
+        inputs[name] = x
+    return replace(call, inputs=inputs)
