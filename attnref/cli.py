@@ -57,25 +57,28 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="which backend would run a call, and why")
     explain.set_defaults(run=_explain)
     _add_call(explain)
-    judge = {
-        "attnref_conformance.command": commands.add_parser("conform", help="judge a backend"),
-        "attnref_conformance.report.verify": commands.add_parser(
-            "verify-report", help="whether a report of the judge is whole, unedited and fresh"
-        ),
-    }
-    for module, parser_of in judge.items():
-        if all(map(util.find_spec, ("rich", "pytest", "jsonschema"))):
-            command = import_module(module)
-            command.add_arguments(parser_of)
-            parser_of.set_defaults(run=command.main)
-        else:
-            parser_of.add_argument("words", nargs=argparse.REMAINDER)
-            parser_of.set_defaults(run=_conformance_missing)
+    conform = commands.add_parser("conform", help="judge a backend")
+    _add_judge(conform, "attnref_conformance.command", "rich", "pytest")
+    verify = commands.add_parser(
+        "verify-report", help="whether a report of the judge is whole, unedited and fresh"
+    )
+    _add_judge(verify, "attnref_conformance.report.verify", "rich", "jsonschema")
     bench = commands.add_parser("bench", help="time a backend on the standard workloads")
     bench.add_argument("backend", help="a registered name, or module:object")
     bench.add_argument("--json", metavar="FILE", help="write pytest-benchmark's JSON there")
     bench.set_defaults(run=_bench)
     return parser
+
+
+def _add_judge(parser: argparse.ArgumentParser, module: str, *needed: str) -> None:
+    """Let a module of the judge run a command, where what it needs is installed."""
+    if all(map(util.find_spec, needed)):
+        command = import_module(module)
+        command.add_arguments(parser)
+        parser.set_defaults(run=command.main)
+    else:
+        parser.add_argument("words", nargs=argparse.REMAINDER)
+        parser.set_defaults(run=_conformance_missing)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
