@@ -25,12 +25,18 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, name))
 
 
+def build(session: nox.Session, project: Path) -> Path:
+    """Build the wheel of a project."""
+    built = Path(session.create_tmp()).resolve() / "wheels" / project.name
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(built), str(project))
+    (wheel,) = built.glob("*.whl")
+    return wheel
+
+
 def install(session: nox.Session, *extras: str, requirements: tuple[str, ...] = ()) -> None:
     """Build the wheel and install it, not the checkout, with extras and requirements."""
-    built = Path(session.create_tmp()).resolve() / "wheel"
-    shutil.rmtree(built, ignore_errors=True)
-    session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(built), str(ROOT))
-    (wheel,) = built.glob("*.whl")
+    wheel = build(session, ROOT)
     wanted = f"attnref[{','.join(extras)}] @ {wheel.as_uri()}" if extras else str(wheel)
     # The same version may hold other code than yesterday.
     session.run("pip", "uninstall", "--quiet", "--yes", "attnref", silent=True)
@@ -46,7 +52,7 @@ def lint(session: nox.Session) -> None:
     session.run("codespell")
     session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
     session.run("repo-review", ".")
-    session.install("--no-deps", "--editable", ".")
+    session.install("--no-deps", "--editable", ".", "--editable", "examples/attnref_jax")
     session.install("numpy", "jaxtyping")
     session.run("lint-imports", "--config", "pyproject.toml")
 
@@ -89,6 +95,24 @@ def conform(session: nox.Session, backend: str) -> None:
     install(session, *extras)
     with session.chdir(session.create_tmp()):
         session.run("attnref", "conform", backend, *session.posargs)
+
+
+@nox.session
+def third_party(session: nox.Session) -> None:
+    """Judge the example of a third party, from two wheels, and run its own tests.
+
+    Continuous integration judges a part, because XLA compiles every shape that it meets.
+    The whole: `nox -s third_party -- --report reports`.
+    """
+    install(session, "conformance")
+    project = ROOT / "examples" / "attnref_jax"
+    session.run("pip", "uninstall", "--quiet", "--yes", "attnref-jax", silent=True)
+    session.install(str(build(session, project)))
+    everything = {"JAX_ENABLE_X64": "1"}
+    with session.chdir(session.create_tmp()):
+        session.run("attnref", "backends")
+        session.run("attnref", "conform", "jax", *(session.posargs or ["--quick"]), env=everything)
+        session.run("pytest", f"--config-file={project / 'pyproject.toml'}", str(project / "tests"))
 
 
 @nox.session

@@ -10,6 +10,14 @@ from attnref_conformance import support
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
+PAGES = (
+    "README.md",
+    "backends/README.md",
+    "conformance/README.md",
+    "examples/attnref_jax/README.md",
+    "examples/minilm/README.md",
+)
+
 
 def test_the_quickstart_runs() -> None:
     """What a newcomer types prints what the page shows."""
@@ -21,7 +29,7 @@ def test_the_quickstart_runs() -> None:
     assert (0, True) == (failed, attempted > 0)
 
 
-@pytest.mark.parametrize("page", ["README.md", "backends/README.md", "conformance/README.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     """Every relative link of a front door names a file that is there."""
     folder = (ROOT / page).parent

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attnref_jax import attention, backend
 
 import attnref
 from attnref.problem import AttentionProblem
-from attnref_jax import attention, backend
 
 Draw = Callable[..., np.ndarray]
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attnref_jax import rows
 
 import attnref
-from attnref_jax import rows
 
 Draw = Callable[..., np.ndarray]
 

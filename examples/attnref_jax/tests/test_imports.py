@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
-import pytest
-
 import attnref_jax
+import pytest
 
 STABLE = {"attnref.backend", "attnref.problem", "attnref.errors", "attnref.spec.visibility"}
 """What `backends/README.md` of attnref keeps stable."""
