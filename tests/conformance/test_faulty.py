@@ -93,7 +93,8 @@ def test_every_family_has_a_fault() -> None:
 
 def test_faults_and_honest_variants_are_found_by_name() -> None:
     """Each can be named on the command line."""
-    assert FAULTS["half_lse"].backend is resolve("attnref_conformance.faulty:half_lse")
+    found = resolve("attnref_conformance.faulty:half_lse")
+    assert ("half_lse", FAULTS["half_lse"].kind) == (found.name, type(found))
     assert HONEST["honest_64"] is resolve("attnref_conformance.faulty:honest_64")
     with pytest.raises(AttributeError, match="perfect"):
         _ = faulty.perfect

@@ -93,9 +93,7 @@ def test_a_backend_is_found_by_its_registered_name() -> None:
 
 def test_a_backend_is_found_as_module_and_object() -> None:
     """So that nothing has to be packaged to be judged."""
-    assert faulty.FAULTS["half_lse"].backend is (
-        suite.resolve("attnref_conformance.faulty:half_lse")
-    )
+    assert faulty.HONEST["honest_64"] is suite.resolve("attnref_conformance.faulty:honest_64")
 
 
 def test_an_unknown_name_is_told_with_its_neighbour() -> None:
