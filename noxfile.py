@@ -99,18 +99,23 @@ def conform(session: nox.Session, backend: str) -> None:
 
 @nox.session
 def third_party(session: nox.Session) -> None:
-    """Judge the example of a third party, from two wheels, and run its own tests.
+    """Judge what third parties write: the backend of backends/README.md, and the JAX example.
 
-    Continuous integration judges a part, because XLA compiles every shape that it meets.
+    Both are wheels beside attnref's. Of JAX, continuous integration judges a part, because
+    XLA compiles every shape that it meets, and runs the example's own tests.
     The whole: `nox -s third_party -- --report reports`.
     """
     install(session, "conformance")
     project = ROOT / "examples" / "attnref_jax"
-    session.run("pip", "uninstall", "--quiet", "--yes", "attnref-jax", silent=True)
-    session.install(str(build(session, project)))
+    small = Path(session.create_tmp()).resolve() / "small"
+    session.run("python", str(ROOT / "tests" / "test_backends_page.py"), str(small))
+    names = ("attnref-jax", "attnref-small")
+    session.run("pip", "uninstall", "--quiet", "--yes", *names, silent=True)
+    session.install(str(build(session, project)), str(build(session, small)))
     everything = {"JAX_ENABLE_X64": "1"}
     with session.chdir(session.create_tmp()):
         session.run("attnref", "backends")
+        session.run("attnref", "conform", "small", "--quick")
         session.run("attnref", "conform", "jax", *(session.posargs or ["--quick"]), env=everything)
         session.run("pytest", f"--config-file={project / 'pyproject.toml'}", str(project / "tests"))
 
