@@ -121,6 +121,22 @@ def third_party(session: nox.Session) -> None:
 
 
 @nox.session
+def pages(session: nox.Session) -> None:
+    """Read the report's page in Chromium: on a phone, in the dark, with a keyboard."""
+    if shutil.which("chromium") is None:
+        session.error("there is no chromium on the PATH: apt-get install -y chromium")
+    install(session, "conformance", requirements=tuple(group("pages")))
+    with session.chdir(session.create_tmp()):
+        session.run(
+            "pytest",
+            f"--rootdir={ROOT}",
+            f"--config-file={ROOT / 'pyproject.toml'}",
+            str(ROOT / "tests" / "browser" / "report_page.py"),
+            *session.posargs,
+        )
+
+
+@nox.session
 def parity(session: nox.Session) -> None:
     """Hold the examples to the libraries that they reproduce."""
     install(session, "numpy", "torch", requirements=tuple(group("parity")))

@@ -32,23 +32,28 @@ _NUMPY_TYPES = {
 
 def find(case: str) -> AnyTrial | None:
     """Return the trial with this id, if the suite has it."""
-    return _trials().get(case)
+    return _by_id().get(case)
+
+
+def trials() -> list[AnyTrial]:
+    """Return every trial of the suite."""
+    return list(_by_id().values())
 
 
 @cache
-def _trials() -> dict[str, AnyTrial]:
+def _by_id() -> dict[str, AnyTrial]:
     return {trial.id: trial for trial in Selection().trials()}
 
 
 def judge(case: str, backend: Backend) -> str:
     """Judge a backend by one case, and say how it ended."""
-    outcome = _trials()[case].run(backend)
+    outcome = _by_id()[case].run(backend)
     return f"{outcome.status}: {outcome.message}" if outcome.message else str(outcome.status)
 
 
 def given(case: str, backend: Backend) -> dict[str, Array]:
     """Draw the arrays of a case from its seed, as arrays of the backend and under its views."""
-    trial = _trials()[case]
+    trial = _by_id()[case]
     assert isinstance(trial, Trial)
     judgement = Judgement(trial, backend)
     drawn = judgement.native()
@@ -81,10 +86,8 @@ def program(trial: AnyTrial, backend: Backend, named: str, outcome: Outcome) -> 
     lines = []
     if isinstance(trial, Trial):
         judgement = Judgement(trial, backend)
-        inputs = dict(judgement.call.values)
-        if trial.part is Part.GRADIENTS:
-            inputs |= judgement.stored()[1]
-        written = not judgement.call.views and sum(x.size for x in inputs.values()) <= LITERAL
+        inputs = _inputs(judgement)
+        written = is_written_out(trial, backend)
         lines += _literals(inputs, backend) if written else _drawn(outcome.id, inputs)
         lines += ["", f"result = attnref.{_call(judgement, inputs)}"]
         lines += _check(outcome.element, alone=_alone(judgement))
@@ -96,6 +99,21 @@ def program(trial: AnyTrial, backend: Backend, named: str, outcome: Outcome) -> 
         ]
     body = "\n".join(lines).strip() + "\n"
     return f"{head}{_imports(body, named)}\n\n{body}"
+
+
+def is_written_out(trial: Trial, backend: Backend) -> bool:
+    """Tell whether a program holds the arrays of a trial, number by number."""
+    judgement = Judgement(trial, backend)
+    small = sum(x.size for x in _inputs(judgement).values()) <= LITERAL
+    return small and not judgement.call.views
+
+
+def _inputs(judgement: Judgement) -> dict[str, np.ndarray]:
+    """Return every array of a call by name, also those that a backward is given."""
+    inputs = dict(judgement.call.values)
+    if judgement.trial.part is Part.GRADIENTS:
+        inputs |= judgement.stored()[1]
+    return inputs
 
 
 def _import(named: str) -> str:

@@ -101,12 +101,50 @@ def _smaller(call: Call, dtype: str) -> Iterator[Call]:
     What a call asks for is left out last: a case that fails for its bias and for its heads
     is to show the bias, because other cases show the heads.
     """
-    heads = ("group", "K", "H")
-    for letter, n in sorted(_sizes(call).items(), key=lambda at: (at[0] not in heads, -at[1])):
-        for keep in _parts(n):
-            yield _cut(call, letter, keep)
+    yield from _fewer_sequences(call)
+    sizes = _sizes(call)
+    for letters in _order(sizes):
+        for keep in _parts(sizes[letters[0]]):
+            yield _cut(call, letters, keep)
     yield from _without(call)
     yield from _rounded(call, dtype)
+
+
+def _order(sizes: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
+    """Order the letters: heads, queries and keys together where they must agree, the rest."""
+    yield from ((a,) for a in ("group", "K", "H") if a in sizes)
+    if sizes.get("Sq", 0) == sizes.get("Sk", 1):
+        yield ("Sq", "Sk")
+    yield from (
+        (a,) for a in sorted(sizes, key=lambda a: -sizes[a]) if a not in ("group", "K", "H")
+    )
+
+
+def _fewer_sequences(call: Call) -> Iterator[Call]:
+    """Leave out sequences of a packed batch, or cut them short."""
+    if "cu_q" not in call.inputs:
+        return
+    q, k = (np.diff(call.inputs[name]) for name in ("cu_q", "cu_k"))
+    for keep in _parts(len(q)):
+        yield _packed(call, keep, q, k)
+    for most in (1, 2, 3, 5, 9):
+        if max(q.max(initial=0), k.max(initial=0)) > most:
+            yield _packed(call, np.arange(len(q)), np.minimum(q, most), np.minimum(k, most))
+
+
+def _packed(call: Call, keep: np.ndarray, q: np.ndarray, k: np.ndarray) -> Call:
+    """Keep some sequences of a packed batch, and the first tokens of each."""
+    inputs = dict(call.inputs)
+    for offsets, lengths, names in (("cu_q", q, ("q",)), ("cu_k", k, ("k", "v"))):
+        starts = call.inputs[offsets][keep]
+        rows = [np.arange(n) + at for at, n in zip(starts, lengths[keep], strict=True)]
+        for name in names:
+            inputs[name] = call.inputs[name][np.concatenate(rows).astype(int)]
+        ends = np.concatenate([[0], np.cumsum(lengths[keep])])
+        inputs[offsets] = ends.astype(call.inputs[offsets].dtype)
+    if "q_offset" in inputs:
+        inputs["q_offset"] = inputs["q_offset"][keep]
+    return replace(call, inputs=inputs)
 
 
 def _parts(n: int) -> Iterator[np.ndarray]:
@@ -184,22 +222,21 @@ def _sizes(call: Call) -> dict[str, int]:
     return {a: n for a, n in sizes.items() if a not in kept}
 
 
-def _cut(call: Call, letter: str, keep: np.ndarray) -> Call:
-    """Keep some entries of every axis of a letter."""
+def _cut(call: Call, letters: tuple[str, ...], keep: np.ndarray) -> Call:
+    """Keep some entries of every axis of these letters."""
     sizes = _sizes(call)
-    along = {letter: keep}
+    along = dict.fromkeys(letters, keep)
     group = sizes.get("group", 1)
-    if letter == "K":
+    if "K" in along:
         along["H"] = (keep[:, None] * group + np.arange(group)).ravel()
-    if letter == "group":
+    if "group" in along:
         along = {"H": (np.arange(sizes["K"])[:, None] * group + keep).ravel()}
-    inputs = {}
+    axes, inputs = _letters(call), {}
     for name, x in call.inputs.items():
-        letters = _letters(call).get(name, ())
-        for axis, a in enumerate(letters):
+        for axis, a in enumerate(axes.get(name, ())):
             if a in along and x.shape[axis] > 1:
                 x = np.take(x, along[a], axis=axis)  # noqa: PLW2901
-        if _LENGTHS.get(name) == letter:
+        if _LENGTHS.get(name) in letters:
             x = np.minimum(x, len(keep)).astype(x.dtype)  # noqa: PLW2901
         inputs[name] = x
     return replace(call, inputs=inputs)

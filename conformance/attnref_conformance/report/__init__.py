@@ -4,6 +4,7 @@
 format is written from the same `Page`, so that no two can disagree.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -106,7 +107,7 @@ class Report:
             The path of the HTML page; the others are beside it.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        name = self.page.content["backend"]
+        name = re.sub(r"[^\w.-]+", "-", self.page.name)
         for suffix, text in (
             ("json", jsonfile.lines(self.page.content)),
             ("xml", junit.document(self.page)),

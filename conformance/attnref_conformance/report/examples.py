@@ -29,8 +29,13 @@ def with_calls(outcomes: Sequence[Outcome], backend: Backend, named: str) -> Seq
     for at, mine in enumerate(by_clause.values()):
         left = (end - time.monotonic()) / (len(by_clause) - at)
         o, trial = _plainest(mine)
-        if trial is not None:
+        if trial is None:
+            continue
+        try:
             told[o.id] = _told(o, trial, backend, named, max(left, 0.0))
+        except Exception as error:  # noqa: BLE001  # a report without a program is still a report
+            said = f"# no program could be written: {type(error).__name__}: {error}\n"
+            told[o.id] = replace(o, call=said)
     return [told.get(o.id, o) for o in outcomes]
 
 
@@ -52,12 +57,15 @@ def _size(trial: AnyTrial) -> int:
 
 def _told(o: Outcome, trial: AnyTrial, backend: Backend, named: str, seconds: float) -> Outcome:
     """Give a failure its cause and its program, of the smallest call that still fails."""
-    small = o
+    small = shown = o
     # What crashed once may not be tried again here, where a crash would cost the report.
     if isinstance(trial, Trial) and o.status is Status.FAIL:
         found = smallest(trial, backend, o, min(seconds, 2.0))
-        trial, small = found.trial, found.outcome
-    return replace(o, cause=_cause(small), call=replay.program(trial, backend, named, small))
+        # What cannot be written out is drawn from the seed, and the seed draws the whole case.
+        small = found.outcome
+        if replay.is_written_out(found.trial, backend):
+            trial, shown = found.trial, found.outcome
+    return replace(o, cause=_cause(small), call=replay.program(trial, backend, named, shown))
 
 
 def _cause(o: Outcome) -> str:

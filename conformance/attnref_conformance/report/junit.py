@@ -13,7 +13,7 @@ _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def document(page: Page) -> str:
     """Write the document."""
-    name = {"name": f"attnref conform {page.name}"}
+    name = {"name": _plain(f"attnref conform {page.name}")}
     root = ET.Element("testsuites", {**name, **_totals(page.outcomes)})
     _properties(root, page)
     extra = [o for f in page.failures for o in f.outcomes if o.id == "run"]
@@ -45,7 +45,9 @@ def _properties(root: ET.Element, page: Page) -> None:
 
 
 def _case(suite: ET.Element, o: Outcome) -> None:
-    case = ET.SubElement(suite, "testcase", classname=o.clause, name=o.id, time=f"{o.seconds:.3f}")
+    case = ET.SubElement(
+        suite, "testcase", classname=o.clause, name=_plain(o.id), time=f"{o.seconds:.3f}"
+    )
     message = _plain(o.message)
     if o.status in (Status.UNSUPPORTED, Status.NOT_RUN):
         ET.SubElement(case, "skipped", type=str(o.status), message=message)

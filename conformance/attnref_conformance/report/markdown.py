@@ -13,7 +13,7 @@ _REMARKS = 20
 def document(page: Page) -> str:
     """Write the document."""
     blocks = [
-        f"# `{page.name}` {page.verdict}",
+        f"# `{_cleaned(page.name)}` {page.verdict}",
         page.summary,
         _table(["level", "covers", *DTYPES], _levels(page)) if not page.partial else "",
         *_failures(page),
@@ -63,8 +63,15 @@ def _failure(failure: Failure) -> list[str]:
         f"{len(failure.outcomes)} of {cases(failure.judged)} failed. {failure.common}".rstrip(),
         f"`{o.id}` {o.status}: {_cleaned(o.message)}",
         _element(o.element) if o.element else "",
-        f"```python\n{o.call.rstrip()}\n```" if o.call else "",
+        _fenced(o.call) if o.call else "",
     ]
+
+
+def _fenced(call: str) -> str:
+    """Fence a program with more backticks than it has in a row."""
+    longest = max(map(len, re.findall("`+", call)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}python\n{call.rstrip()}\n{fence}"
 
 
 def _quoted(text: str) -> str:
