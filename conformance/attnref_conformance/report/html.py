@@ -189,7 +189,7 @@ def _levels(page: Page) -> str:
         + "</tr>"
         for name, covers, states in page.levels
     )  # fmt: skip
-    return "<p>A level is claimed only whole.</p>" + _table("Levels", ["level"], rows)
+    return "<p>A level is claimed only whole.</p>" + _table("Levels", ["level", *DTYPES], rows)
 
 
 def _state(state: str) -> str:
@@ -205,7 +205,7 @@ def _clauses(page: Page) -> str:
     told = "".join(_clause(page, row.heads[0]) for row in page.clauses)
     legend = "<p>A plain number is of cases that passed.</p>"
     heading = "<h3>What each clause says</h3>"
-    return f"{legend}{_table('Per clause', ['clause'], rows)}{heading}{told}"
+    return f"{legend}{_table('Per clause', ['clause', *page.dtypes], rows)}{heading}{told}"
 
 
 def _clause(page: Page, name: str) -> str:
@@ -232,11 +232,11 @@ def _coverage(page: Page) -> str:
         bodies[operation] = bodies.get(operation, "") + line
     rows = "</tbody><tbody>".join(bodies.values())
     lead = "<p>By operation, and by each feature that its cases use.</p>"
-    return lead + _table("Coverage", ["operation and feature"], rows)
+    return lead + _table("Coverage", ["operation and feature", *page.dtypes], rows)
 
 
 def _cells(row: Row) -> str:
-    return "".join(_cell(row.cells[d]) for d in DTYPES)
+    return "".join(map(_cell, row.cells.values()))
 
 
 def _cell(cell: Cell) -> str:
@@ -246,7 +246,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _table(label: str, heads: Sequence[str], rows: str) -> str:
-    columns = "".join(f'<th scope="col">{h}</th>' for h in [*heads, *DTYPES])
+    columns = "".join(f'<th scope="col">{h}</th>' for h in heads)
     return _scroll(label, f"<thead><tr>{columns}</tr></thead><tbody>{rows}</tbody>")
 
 

@@ -18,8 +18,8 @@ def document(page: Page) -> str:
         _table(["level", "covers", *DTYPES], _levels(page)) if not page.partial else "",
         *_failures(page),
         "## Per clause",
-        _table(["clause", "what it says", *DTYPES], _rows(page.clauses)),
-        *_section("## Coverage", _table(["operation", "feature", *DTYPES], _rows(page.grid))),
+        _table(["clause", "what it says", *page.dtypes], _rows(page.clauses)),
+        *_section("## Coverage", _table(["operation", "feature", *page.dtypes], _rows(page.grid))),
         *_section(
             "## Declined", _items(f"{cases(len(d.ids))}: {d.reason}" for d in page.declined())
         ),
@@ -40,7 +40,7 @@ def _levels(page: Page) -> list[tuple[str, ...]]:
 
 
 def _rows(rows: Iterable[object]) -> list[tuple[str, ...]]:
-    return [(*row.heads, *(_cell(row.cells[d]) for d in DTYPES)) for row in rows]  # type: ignore[attr-defined]
+    return [(*row.heads, *map(_cell, row.cells.values())) for row in rows]  # type: ignore[attr-defined]
 
 
 def _cell(cell: Cell) -> str:

@@ -105,6 +105,12 @@ class Page:
         """The outcomes, in the order of the suite."""
         return [Outcome.from_json(o) for o in self.content["outcomes"]]
 
+    @cached_property
+    def dtypes(self) -> list[str]:
+        """The dtypes that were judged: a part of the suite may leave some out."""
+        judged = {o.dtype for o in self.outcomes}
+        return [d for d in DTYPES if d in judged] or [*DTYPES]
+
     @property
     def claim(self) -> str:
         """The verdict in two words or three, without its scope."""
@@ -190,7 +196,7 @@ class Page:
         return rows
 
     def _row(self, heads: tuple[str, ...], outcomes: Sequence[Outcome]) -> Row:
-        return Row(heads, {d: _cell(o for o in outcomes if o.dtype == d) for d in DTYPES})
+        return Row(heads, {d: _cell(o for o in outcomes if o.dtype == d) for d in self.dtypes})
 
     def declined(self, clause_id: str = "") -> list[Declined]:
         """Return the reasons for declining, of one clause or of all; the most frequent first."""

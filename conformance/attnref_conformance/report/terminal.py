@@ -29,14 +29,15 @@ def show(page: Page, console: Console) -> None:
 
 
 def _table(title: str, heads: tuple[str, ...], rows: Sequence[Row]) -> Table:
-    table = Table(*heads, *DTYPES, title=title, title_justify="left")
+    dtypes = [*rows[0].cells] if rows else []
+    table = Table(*heads, *dtypes, title=title, title_justify="left")
     before = ""
     for row in rows:
         first, *others = row.heads
         if "operation" in heads and first != before:
             table.add_section()
         shown = "" if "operation" in heads and first == before else first
-        table.add_row(shown, *others, *(_cell(row.cells[d]) for d in DTYPES))
+        table.add_row(shown, *others, *map(_cell, row.cells.values()))
         before = first
     return table
 
