@@ -132,7 +132,7 @@ def _failure(failure: Failure) -> str:
         return f'<article id="failed-{said.id}"><h3>{title}</h3>{body}</article>'
     return (
         f"<article><details><summary><h3>{title}</h3> "
-        f'<span class="count">{count} failed, for a cause above</span></summary>'
+        f'<span class="count">{count} failed, in a way shown above</span></summary>'
         f'<div id="failed-{said.id}">{body}</div></details></article>'
     )
 
