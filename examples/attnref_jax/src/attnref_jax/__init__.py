@@ -8,7 +8,7 @@ Read it in this order:
    backward.
 4. `attention`, `packed` and `windows` lay their inputs out in rows.
 5. `merging`, `softmax` and `tables` are the operations that are no attention.
-6. `precision` decides the dtype in between.
+6. `precision` decides the dtype in between, and `compiling` what is kept of XLA's work.
 
 Importing it does not import JAX, so that listing the backends stays cheap.
 """

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from attnref.problem import AttentionGradients, AttentionProblem, Result, Window
 from attnref.spec.visibility import in_window, within
 from attnref_jax import rows
-from attnref_jax.precision import compute_dtype, lse_like, number
+from attnref_jax.compiling import compiled
+from attnref_jax.precision import cap, compute_dtype, lse_like, number
 from attnref_jax.rows import Arrays, Call, Rows
 
 
@@ -39,20 +40,27 @@ def backward(
 
 
 def _parts(p: AttentionProblem) -> tuple[Arrays, Options]:
-    inputs = {name: p.arrays[name] for name in p.differentiable if name in p.arrays}
+    inputs = rows.inputs_of(p)
     dtype = compute_dtype(inputs.values())
-    softcap = None if p.softcap is None else number(p.softcap, dtype)
-    scale = number(p.scale, dtype)
-    return inputs, Options(scale, p.window, p.offset, softcap, p.mask, p.q_lens, p.kv_lens)
+    options = Options(
+        scale=number(p.scale, dtype),
+        window=p.window,
+        offset=p.offset,
+        softcap=cap(p.softcap, dtype),
+        mask=p.mask,
+        q_lens=p.q_lens,
+        kv_lens=p.kv_lens,
+    )
+    return inputs, options
 
 
-@jax.jit
+@compiled
 def _forward(inputs: Arrays, options: Options) -> Rows:
     out, lse = rows.forward(_laid_out(inputs, options))
     return Rows(out.astype(inputs["q"].dtype), lse_like(lse, inputs["q"]))
 
 
-@jax.jit
+@compiled
 def _backward(
     inputs: Arrays, options: Options, given: Rows, dout: jax.Array, dlse: jax.Array | None
 ) -> Arrays:

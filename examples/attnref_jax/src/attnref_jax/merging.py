@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from attnref.problem import MergeGradients, MergeProblem, Result
 from attnref_jax import rows
+from attnref_jax.compiling import compiled
 from attnref_jax.precision import compute_dtype
 from attnref_jax.rows import Arrays, Rows, Sums
 
@@ -24,7 +25,7 @@ def backward(
     return rows.named(MergeGradients, gradients)
 
 
-@jax.jit
+@compiled
 def _forward(inputs: Arrays) -> Rows:
     m = jnp.maximum(inputs["lse_a"], inputs["lse_b"])
     m = jnp.where(m == -jnp.inf, 0, m)
@@ -32,7 +33,7 @@ def _forward(inputs: Arrays) -> Rows:
     return Rows(out.astype(inputs["out_a"].dtype), lse)
 
 
-@jax.jit
+@compiled
 def _backward(inputs: Arrays, given: Rows, dout: jax.Array, dlse: jax.Array | None) -> Arrays:
     m, _, said = rows.told(given, dout, dlse, compute_dtype(inputs.values()))
     _, differentiated = jax.vjp(partial(_measured, m=m), inputs)

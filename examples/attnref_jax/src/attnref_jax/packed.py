@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from attnref.problem import AttentionGradients, Result, VarlenProblem, Window
 from attnref.spec.visibility import in_window, within
 from attnref_jax import rows
-from attnref_jax.precision import compute_dtype, lse_like, number
+from attnref_jax.compiling import compiled
+from attnref_jax.precision import cap, compute_dtype, lse_like, number
 from attnref_jax.rows import Arrays, Call, Rows
 
 
@@ -48,20 +49,27 @@ def backward(
 
 
 def _parts(p: VarlenProblem) -> tuple[Arrays, Options]:
-    inputs = {name: p.arrays[name] for name in p.differentiable if name in p.arrays}
+    inputs = rows.inputs_of(p)
     dtype = compute_dtype(inputs.values())
-    softcap = None if p.softcap is None else number(p.softcap, dtype)
-    return inputs, Options(number(p.scale, dtype), p.window, p.offset, softcap, p.cu_q, p.cu_k)
+    options = Options(
+        scale=number(p.scale, dtype),
+        window=p.window,
+        offset=p.offset,
+        softcap=cap(p.softcap, dtype),
+        cu_q=p.cu_q,
+        cu_k=p.cu_k,
+    )
+    return inputs, options
 
 
-@jax.jit
+@compiled
 def _forward(inputs: Arrays, options: Options) -> Rows:
     out, lse = rows.forward(_laid_out(inputs, options))
     q = inputs["q"]
     return Rows(out.swapaxes(0, 1).astype(q.dtype), lse_like(lse, q))
 
 
-@jax.jit
+@compiled
 def _backward(
     inputs: Arrays, options: Options, given: Rows, dout: jax.Array, dlse: jax.Array | None
 ) -> Arrays:

@@ -18,9 +18,14 @@ def compute_dtype(arrays: Iterable[jax.Array]) -> np.dtype:
 
 
 def number(x: float, dtype: np.dtype) -> float:
-    """Bring a number into the finite range of a dtype; minus infinity stays."""
+    """Bring a finite number into the finite range of a dtype."""
     largest = float(np.finfo(dtype).max)
-    return x if x == -np.inf else min(max(x, -largest), largest)
+    return min(max(x, -largest), largest)
+
+
+def cap(x: float | None, dtype: np.dtype) -> float | None:
+    """Bring a soft cap into the range of a dtype, where it is divided by (B2)."""
+    return None if x is None else max(number(x, dtype), float(np.finfo(dtype).tiny))
 
 
 def clean(x: jax.Array) -> jax.Array:

@@ -17,9 +17,10 @@ $$\frac{\partial}{\partial a} = \mathrm{dout} \qquad
 \frac{\partial}{\partial l} = \mathrm{dlse} - \mathrm{dout} \cdot \mathrm{out}$$
 
 and from there on JAX differentiates by itself. If the given `out` and `lse` belong to a
-larger problem, of which these keys are a part, then $l < 1$ and every line above still
-holds: the result is this part's contribution (E2). Differentiating `out` and `lse` instead
-would normalise the part by itself, and be wrong.
+larger problem, of which these keys are a part, then it is the parts' sums together that
+make $l = 1$. The loss says the same to each, and what comes back is this part's
+contribution (E2). Differentiating `out` and `lse` instead would normalise the part by
+itself, and be wrong.
 
 Scores are held whole, so memory grows with queries times keys.
 """
@@ -31,10 +32,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attnref.problem import Problem
 from attnref_jax.precision import clean, compute_dtype
 
 Arrays = dict[str, jax.Array]
 """Differentiable inputs by name; what comes back are their gradients."""
+
+
+def inputs_of(problem: Problem) -> Arrays:
+    """Take the inputs of a problem that have gradients."""
+    return {name: problem.arrays[name] for name in problem.differentiable if name in problem.arrays}
 
 
 class Call(NamedTuple):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from attnref.problem import Result, SoftmaxGradients, SoftmaxProblem
+from attnref_jax.compiling import compiled
 from attnref_jax.precision import compute_dtype
 
 
@@ -19,7 +20,7 @@ def backward(problem: SoftmaxProblem, result: Result, dout: jax.Array) -> Softma
     return SoftmaxGradients(_backward(result.out, dout, axis=problem.axis))
 
 
-@partial(jax.jit, static_argnames="axis")
+@partial(compiled, static_argnames="axis")
 def _forward(x: jax.Array, *, axis: int) -> jax.Array:
     wide = x.astype(compute_dtype([x]))
     m = wide.max(axis=axis, keepdims=True, initial=-jnp.inf)
@@ -28,7 +29,7 @@ def _forward(x: jax.Array, *, axis: int) -> jax.Array:
     return (p / jnp.where(l == 0, 1, l)).astype(x.dtype)
 
 
-@partial(jax.jit, static_argnames="axis")
+@partial(compiled, static_argnames="axis")
 def _backward(y: jax.Array, dy: jax.Array, *, axis: int) -> jax.Array:
     dtype = compute_dtype([y])
     y_, dy_ = y.astype(dtype), dy.astype(dtype)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attnref.problem import Result, TableGradients, TableProblem
+from attnref_jax.compiling import compiled
 from attnref_jax.precision import compute_dtype
 
 
@@ -20,12 +21,12 @@ def backward(problem: TableProblem, dbias: jax.Array) -> TableGradients:
     return TableGradients(_backward(problem.window, problem.table, dbias))
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(compiled, static_argnums=0)
 def _forward(window: tuple[int, ...], table: jax.Array) -> jax.Array:
     return _wide(table, window).astype(table.dtype)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(compiled, static_argnums=0)
 def _backward(window: tuple[int, ...], table: jax.Array, dbias: jax.Array) -> jax.Array:
     _, differentiated = jax.vjp(partial(_wide, window=window), table)
     (dtable,) = differentiated(dbias.astype(compute_dtype([table])))
