@@ -7,7 +7,7 @@ that a backend may import, and what is kept stable for its author.
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 import numpy as np
 
@@ -15,10 +15,9 @@ from attnref.arrays import Array, memory_order
 from attnref.errors import Reason, UnsupportedError
 from attnref.problem import Gradients, Problem, Result
 
-__all__ = ["Backend", "Reason", "memory_order", "not_understood", "refuse"]
+__all__ = ["Backend", "Reason", "is_backend", "memory_order", "not_understood", "refuse"]
 
 
-@runtime_checkable
 class Backend(Protocol):
     """An implementation of the specification.
 
@@ -60,6 +59,17 @@ class Backend(Protocol):
 
     def to_numpy(self, x: Array) -> np.ndarray:
         """Read an array of this backend; used by the judge only."""
+
+
+_MEMBERS = ("name", "library", *(n for n in vars(Backend) if not n.startswith("_")))
+
+
+def is_backend(candidate: object) -> TypeGuard[Backend]:
+    """Tell whether an object has every member of a backend, delegated ones included.
+
+    `isinstance` asks the class alone from Python 3.12 on, and would refuse a wrapper.
+    """
+    return all(hasattr(candidate, member) for member in _MEMBERS)
 
 
 def not_understood(problem: Problem, understood: Mapping[str, AbstractSet[str]]) -> list[Reason]:

@@ -17,7 +17,7 @@ from typing import Self
 
 from attnref import arrays, registry
 from attnref.arrays import Array
-from attnref.backend import Backend
+from attnref.backend import Backend, is_backend
 from attnref.errors import BackendLoadError, InvalidProblem, Reason, UnsupportedError
 from attnref.problem import Gradients, Problem, Result
 
@@ -135,7 +135,7 @@ def choose(problem: Problem, *, requested: str | Backend | None = None) -> Chose
 
 def _check(requested: object) -> None:
     """Refuse what is neither a name nor a backend object: a class is not its object."""
-    known = requested is None or isinstance(requested, str | Backend)
+    known = requested is None or isinstance(requested, str) or is_backend(requested)
     if not known or isinstance(requested, type):
         raise InvalidProblem(
             f"backend is a {type(requested).__name__}; it must be a name or a backend object.",

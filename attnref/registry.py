@@ -9,7 +9,7 @@ asks for that backend by name.
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
-from attnref.backend import Backend
+from attnref.backend import Backend, is_backend
 from attnref.errors import BackendLoadError, UnknownBackend
 
 GROUP = "attnref.backends"
@@ -36,7 +36,7 @@ def _loaded(name: str) -> Backend | BackendLoadError:
         backend = point.load()
     except Exception as error:  # noqa: BLE001  # whatever a third party's import raises
         return BackendLoadError(name, f"{type(error).__name__}: {error}")
-    if not isinstance(backend, Backend):
+    if not is_backend(backend):
         return BackendLoadError(name, f"{point.value} is not a backend; see attnref.backend")
     return backend
 

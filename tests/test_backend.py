@@ -7,7 +7,7 @@ import pytest
 
 import attnref
 from attnref import normalize
-from attnref.backend import Backend, memory_order, not_understood, refuse
+from attnref.backend import is_backend, memory_order, not_understood, refuse
 from attnref.reference import backend as reference
 
 Q = np.zeros((1, 1, 3, 2))
@@ -45,9 +45,19 @@ class Picky:
 
 def test_a_backend_is_what_has_the_methods() -> None:
     """No base class: the protocol is checked by its members."""
-    assert isinstance(Picky(), Backend)
-    assert isinstance(reference, Backend)
-    assert not isinstance(object(), Backend)
+    assert is_backend(Picky())
+    assert is_backend(reference)
+    assert not is_backend(object())
+
+
+def test_a_wrapper_that_delegates_is_a_backend() -> None:
+    """Members count wherever they come from, on every version of Python."""
+
+    class Wrapper:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(Picky(), name)
+
+    assert is_backend(Wrapper())
 
 
 def test_an_operation_that_is_not_understood_is_a_reason() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from attnref import registry
-from attnref.backend import Backend
+from attnref.backend import Backend, is_backend
 from attnref.errors import AttnrefError
 from attnref_conformance.case import DTYPES
 from attnref_conformance.cases import ALL
@@ -79,7 +79,7 @@ def resolve(name: str) -> Backend:
         raise AttnrefError(f"{name!r} cannot be loaded: {type(error).__name__}: {error}") from None
     if isinstance(backend, type):
         raise AttnrefError(f"{name!r} is a class; name an instance of it")
-    if not isinstance(backend, Backend):
+    if not is_backend(backend):
         raise AttnrefError(f"{name!r} is not a backend; see attnref.backend")
     return backend
 
