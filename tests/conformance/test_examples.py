@@ -78,7 +78,7 @@ def test_a_backend_that_hangs_on_a_smaller_call_costs_no_report(
     (tmp_path / "dangerous.py").write_text(text, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(examples, "SECONDS", 1.0)
-    monkeypatch.setattr(examples, "_STARTING", 4.0)
+    monkeypatch.setattr(examples, "_STARTING", 2.0)
     shown = calls(examples.with_calls(judged("C5"), wrong(), "dangerous:backend"))
     assert "C5" in shown
 
