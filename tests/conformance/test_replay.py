@@ -53,7 +53,7 @@ def test_a_wrong_number_becomes_a_program_that_fails(
 ) -> None:
     """It says what is wrong, and is small enough to be read."""
     trial, backend, outcome = failing(name, case)
-    small = smallest(trial, backend, outcome)
+    small = smallest(trial, backend, outcome, seconds=60.0)
     program = replay.program(
         small.trial, backend, f"attnref_conformance.faulty:{name}", small.outcome
     )
@@ -161,7 +161,7 @@ def test_the_smallest_call_drops_what_does_not_matter() -> None:
     )
     backend = FAULTS["bias_transposed"].backend
     trial = Trial(case, Part.OUT, "float32")
-    small = smallest(trial, backend, trial.run(backend))
+    small = smallest(trial, backend, trial.run(backend), seconds=60.0)
     call = small.trial.case.call("float32")
     assert Status.FAIL is small.outcome.status
     assert {"q", "k", "v", "bias"} == set(call.inputs)
@@ -172,7 +172,7 @@ def test_the_smallest_call_drops_what_does_not_matter() -> None:
 def test_the_smallest_call_fails_in_the_same_way() -> None:
     """A wrong number does not become a NaN, nor a wrong out a wrong lse."""
     trial, backend, outcome = failing("empty_rows_nan", "C5-first-rows-see-nothing[float32]")
-    small = smallest(trial, backend, outcome).outcome
+    small = smallest(trial, backend, outcome, seconds=60.0).outcome
     assert outcome.element is not None
     assert small.element is not None
     assert (outcome.element.array, "not a number") == (small.element.array, small.element.error)
