@@ -131,6 +131,7 @@ def pages(session: nox.Session) -> None:
             "pytest",
             f"--rootdir={ROOT}",
             f"--config-file={ROOT / 'pyproject.toml'}",
+            "--noconftest",
             str(ROOT / "tests" / "browser" / "report_page.py"),
             *session.posargs,
         )

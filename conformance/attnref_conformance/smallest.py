@@ -5,7 +5,6 @@ are rounded, as long as the backend is wrong about the same result. A reader the
 keys and not two hundred in front of him.
 """
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ _LETTERS: Mapping[str, Mapping[str, str]] = {
 """The letters of every axis; arrays of lower rank have the last of them."""
 
 _MAPS = ("B", "x", "y", "z")
+
 _KEPT = {"Tq", "Tk", "N", "3"}
 """What other arguments count on: offsets of sequences, tokens of a window."""
 
@@ -83,16 +83,13 @@ def _tried(best: Smallest, call: Call, backend: Backend) -> Smallest | None:
     case = replace(best.trial.case, build=lambda _rng, _dtype: call)
     trial = replace(best.trial, case=case)
     outcome = trial.run(backend)
-    same = (outcome.status, _kind(outcome)) == (best.outcome.status, _kind(best.outcome))
-    return Smallest(trial, outcome) if same else None
+    return Smallest(trial, outcome) if _way(outcome) == _way(best.outcome) else None
 
 
-def _kind(outcome: Outcome) -> str:
-    """Reduce a message to what does not depend on sizes and numbers."""
-    element = outcome.element
-    special = element is not None and element.error == "not a number"
-    words = "" if element is None else element.array
-    return f"{words} {special}" if words else re.sub(r"[\d.]+", "", outcome.message)
+def _way(outcome: Outcome) -> tuple[object, ...]:
+    """Reduce a failure to what does not depend on sizes and numbers."""
+    e = outcome.element
+    return outcome.status, e and e.array, e and e.error == "not a number"
 
 
 def _smaller(call: Call) -> Iterator[Call]:
@@ -163,8 +160,9 @@ def _without(call: Call) -> Iterator[Call]:
     for name in ("mask", "bias", "sinks", "key_mask", "kv_lens", "q_lens"):
         if name in call.inputs:
             yield replace(call, inputs={n: x for n, x in call.inputs.items() if n != name})
-    for name in ("softcap", "causal", "shift", "window", "wrap_bias", "tile"):
-        if name in call.options and (name != "window" or "attention" in call.function[:9]):
+    needed = "window" if call.function.startswith("window_attention") else ""
+    for name in ("softcap", "causal", "shift", "window", "q_offset", "wrap_bias", "scale", "tile"):
+        if name in call.options and name != needed:
             yield replace(call, options={n: x for n, x in call.options.items() if n != name})
 
 

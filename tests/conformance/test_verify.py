@@ -125,6 +125,11 @@ def test_what_departs_from_the_schema_does_not_verify(
     assert said in "\n".join(edited(change).wrong)
 
 
+def test_a_level_newer_than_the_report_is_not_asked_of_it() -> None:
+    """A report need not say what nobody knew."""
+    assert [] == list(edited(lambda c: c["levels"].pop("5")).wrong)
+
+
 def test_many_departures_are_counted() -> None:
     """Ten are shown."""
 

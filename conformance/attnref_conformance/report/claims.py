@@ -48,11 +48,13 @@ def level(outcomes: Iterable[Outcome], number: int, dtype: str, *, partial: bool
     return "claimed"
 
 
-def levels(outcomes: Sequence[Outcome], *, partial: bool) -> dict[str, dict[str, str]]:
+def levels(
+    outcomes: Sequence[Outcome], *, partial: bool, numbers: Iterable[int] = tuple(LEVELS)
+) -> dict[str, dict[str, str]]:
     """Return the state of every level in every dtype."""
     return {
         str(n): {dtype: level(outcomes, n, dtype, partial=partial) for dtype in DTYPES}
-        for n in LEVELS
+        for n in numbers
     }
 
 

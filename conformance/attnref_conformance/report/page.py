@@ -58,8 +58,8 @@ class Failure:
         clause: The clause.
         outcomes: Every failure of it, the one that is shown first.
         judged: How many cases of the clause were judged.
-        first: Whether no clause before it shows the same cause.
         common: What the failures have in common that the passes have not; may be empty.
+        first: Whether no clause before it shows the same cause.
     """
 
     clause: Clause
@@ -113,7 +113,7 @@ class Page:
 
     @property
     def claim(self) -> str:
-        """The verdict in two words or three, without its scope."""
+        """The verdict, without its scope."""
         return "conforms" if self.passed else "does not conform"
 
     @property
@@ -172,8 +172,10 @@ class Page:
     @property
     def levels(self) -> list[tuple[str, str, Mapping[str, str]]]:
         """Every level, what it covers, and its state per dtype."""
-        stated = self.content["levels"]
-        return [(f"L{n}", covers, stated[str(n)]) for n, covers in claims.LEVELS.items()]
+        stated, newer = self.content["levels"], dict.fromkeys(DTYPES, "not whole")
+        return [
+            (f"L{n}", covers, newer | stated.get(str(n), {})) for n, covers in claims.LEVELS.items()
+        ]
 
     @property
     def clauses(self) -> list[Row]:
@@ -198,11 +200,11 @@ class Page:
     def _row(self, heads: tuple[str, ...], outcomes: Sequence[Outcome]) -> Row:
         return Row(heads, {d: _cell(o for o in outcomes if o.dtype == d) for d in self.dtypes})
 
-    def declined(self, clause_id: str = "") -> list[Declined]:
+    def declined(self, name: str = "") -> list[Declined]:
         """Return the reasons for declining, of one clause or of all; the most frequent first."""
         ids: dict[str, list[str]] = {}
         for o in self.outcomes:
-            for reason in o.reasons if clause_id in ("", o.clause) else ():
+            for reason in o.reasons if name in ("", o.clause) else ():
                 ids.setdefault(reason, []).append(o.id)
         return sorted((Declined(*item) for item in ids.items()), key=lambda d: -len(d.ids))
 

@@ -74,9 +74,10 @@ def _digest(content: Mapping[str, Any]) -> list[str]:
 
 def _recomputed(content: Mapping[str, Any], outcomes: Sequence[Outcome]) -> list[str]:
     """Recompute everything that follows from the outcomes."""
+    numbers = map(int, content["levels"])  # a level may be newer than the report
     follows = {
         "counts": claims.counts(outcomes),
-        "levels": claims.levels(outcomes, partial=content["partial"]),
+        "levels": claims.levels(outcomes, partial=content["partial"], numbers=numbers),
         "passed": not claims.failures(outcomes),
         "statistics": claims.statistics(outcomes),
     }
