@@ -49,5 +49,6 @@ def _clause(name: str, section: str) -> Clause:
     body = section.partition("\n## ")[0]
     body = re.sub(r"^\(\[\d{4}\].*\)$", "", body, flags=re.MULTILINE)  # records of decisions
     body = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", body)
+    body = re.sub(r"(?<=[ (])\*(\w+)\*", r"\1", body)  # emphasis
     title, text = re.match(r"\s*\*\*(.+?)\.\*\*(.*)", body, flags=re.DOTALL).groups()  # type: ignore[union-attr]
     return Clause(name, title, text.strip())

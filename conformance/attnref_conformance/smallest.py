@@ -5,6 +5,7 @@ are rounded, as long as the backend is wrong about the same result. A reader the
 keys and not two hundred in front of him.
 """
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import numpy as np
 
 from attnref.backend import Backend
 from attnref_conformance.case import Call
-from attnref_conformance.status import Outcome
+from attnref_conformance.status import Outcome, Status
 from attnref_conformance.trial import Trial
 
 _LETTERS: Mapping[str, Mapping[str, str]] = {
@@ -50,6 +51,15 @@ class Smallest:
     outcome: Outcome
 
 
+def can_shrink(o: Outcome) -> bool:
+    """Tell whether a failure is a wrong number or an exception, which a smaller call may show.
+
+    What ended the process of a worker is neither, and is not tried again.
+    """
+    wrong = o.status is Status.FAIL and o.element is not None
+    return wrong or (o.status is Status.CRASH and re.match(r"\w+: ", o.message) is not None)
+
+
 def smallest(trial: Trial, backend: Backend, outcome: Outcome, seconds: float = 2.0) -> Smallest:
     """Make a failing trial smaller for as long as it fails in the same way.
 
@@ -60,7 +70,7 @@ def smallest(trial: Trial, backend: Backend, outcome: Outcome, seconds: float = 
         seconds: When to stop looking.
     """
     best = Smallest(trial, outcome)
-    if outcome.element is None:
+    if not can_shrink(outcome):
         return best
     end = time.monotonic() + seconds
     plain = trial.case.call(trial.dtype)
@@ -89,7 +99,8 @@ def _tried(best: Smallest, call: Call, backend: Backend) -> Smallest | None:
 def _way(outcome: Outcome) -> tuple[object, ...]:
     """Reduce a failure to what does not depend on sizes and numbers."""
     e = outcome.element
-    return outcome.status, e and e.array, e and e.error == "not a number"
+    raised = outcome.message.partition(":")[0] if e is None else ""
+    return outcome.status, raised, e and e.array, e and e.error == "not a number"
 
 
 def _smaller(call: Call) -> Iterator[Call]:
@@ -157,7 +168,7 @@ def _parts(n: int) -> Iterator[np.ndarray]:
 
 def _without(call: Call) -> Iterator[Call]:
     """Leave out what is optional."""
-    for name in ("mask", "bias", "sinks", "key_mask", "kv_lens", "q_lens"):
+    for name in ("mask", "bias", "sinks", "key_mask", "scale", "kv_lens", "q_lens"):
         if name in call.inputs:
             yield replace(call, inputs={n: x for n, x in call.inputs.items() if n != name})
     needed = "window" if call.function.startswith("window_attention") else ""

@@ -178,6 +178,29 @@ def test_the_smallest_call_fails_in_the_same_way() -> None:
     assert (outcome.element.array, "not a number") == (small.element.array, small.element.error)
 
 
+def test_the_smallest_call_that_crashes_raises_the_same() -> None:
+    """A ValueError does not become a TypeError, and a soft cap that raises stays."""
+
+    class Raises(Tiled):
+        """Has no soft cap, and does not say so."""
+
+        def attended(self, p: Any) -> Any:
+            """Raise for a soft cap, and otherwise for a single key."""
+            if p.k.shape[2] == 1:
+                raise TypeError("one key")
+            if p.softcap:
+                raise ValueError("no soft cap")
+            return super().attended(p)
+
+    trial = replay.find("B2-soft-cap-before-bias[float32]")
+    small = smallest(trial, Raises(), trial.run(Raises()), seconds=60.0)
+    call = small.trial.case.call("float32")
+    assert "ValueError: no soft cap" == small.outcome.message
+    assert ({"q", "k", "v"}, {"softcap"}, 2) == (
+        set(call.inputs), set(call.options), call.inputs["k"].shape[2]
+    )  # fmt: skip
+
+
 def test_views_go_first() -> None:
     """A fault that strides do not matter to is shown without them."""
     case = attention(

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from attnref.backend import Backend
 from attnref_conformance import replay
-from attnref_conformance.smallest import smallest
-from attnref_conformance.status import Element, Outcome, Status
+from attnref_conformance.smallest import can_shrink, smallest
+from attnref_conformance.status import Element, Outcome
 from attnref_conformance.suite import AnyTrial, resolve
 from attnref_conformance.trial import Trial
 
@@ -83,16 +83,11 @@ def _program(trial: AnyTrial | None, backend: Backend, named: str, o: Outcome) -
         return f"# no program could be written: {type(error).__name__}: {error}\n"
 
 
-def _can_shrink(o: Outcome) -> bool:
-    """Tell whether a failure is a wrong number, of which a smaller call may have one too."""
-    return o.status is Status.FAIL and o.element is not None
-
-
 def _here(
     failures: Iterable[Outcome], backend: Backend, named: str, seconds: float
 ) -> Iterator[Outcome]:
     """Make failures smaller in this process; each has its share of the time."""
-    waiting = list(filter(_can_shrink, failures))
+    waiting = list(filter(can_shrink, failures))
     end = time.monotonic() + seconds
     for at, o in enumerate(waiting):
         share = (end - time.monotonic()) / (len(waiting) - at)
@@ -109,7 +104,7 @@ def _here(
 
 def _elsewhere(failures: Iterable[Outcome], named: str) -> Iterator[Outcome]:
     """Make failures smaller in another process, and go on after one that ends it."""
-    waiting = list(filter(_can_shrink, failures))
+    waiting = list(filter(can_shrink, failures))
     end = time.monotonic() + SECONDS
     with tempfile.TemporaryDirectory() as folder:
         given, told = Path(folder) / "given", Path(folder) / "told"
@@ -138,9 +133,13 @@ def _process(named: str, given: Path, told: Path, seconds: float) -> bool:
     return ran.returncode == 0
 
 
+_PLAIN = ("gradients", "1-D", "2-D", "3-D", "qkv")
+"""Features that say how a call is made, and not what it asks for."""
+
+
 def _cause(o: Outcome) -> str:
     """Say what a call uses and what is wrong with it, without a number."""
-    uses = ", ".join(f"`{f}`" for f in o.features if f != "gradients")
+    uses = ", ".join(f"`{f}`" for f in o.features if f not in _PLAIN)
     what = f"`{o.operation}`{f' with {uses}' if uses else ''}"
     if o.element is None:
         return f"{what}: {o.message.partition(';')[0][:120]}"
