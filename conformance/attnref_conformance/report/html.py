@@ -63,8 +63,7 @@ def _beside(name: str) -> str:
 def _head(page: Page) -> str:
     tone = "good" if page.passed else "bad"
     chips = "".join(
-        f'<li class="{_tone(status)}"><b>{n:,}</b> {_status(status)}</li>'
-        for status, n in page.counts
+        f'<li class="{_tone(status)}"><b>{n:,}</b> {word(status)}</li>' for status, n in page.counts
     )
     facts = [f for f in page.facts if f[0] in ("judged on", "profile", "made")]
     return (
@@ -85,10 +84,6 @@ def _tone(status: Status | None) -> str:
     tones = {Status.PASS: "good", Status.QUALITY: "fair", None: "none"}
     plain = (Status.UNSUPPORTED, Status.NOT_RUN)
     return tones.get(status, "plain" if status in plain else "bad")
-
-
-def _status(status: Status) -> str:
-    return word(status)
 
 
 # ---- What failed ---------------------------------------------------------------------
@@ -226,7 +221,7 @@ def _coverage(page: Page) -> str:
     bodies: dict[str, str] = {}
     for row in page.grid:
         operation, feature = row.heads
-        name = f"<b>{operation or 'unknown'}</b>" if feature == "all" else escape(feature)
+        name = f"<b>{escape(operation) or 'unknown'}</b>" if feature == "all" else escape(feature)
         kind = "operation" if feature == "all" else "feature"
         line = f'<tr class="{kind}"><th scope="row">{name}</th>{_cells(row)}</tr>'
         bodies[operation] = bodies.get(operation, "") + line

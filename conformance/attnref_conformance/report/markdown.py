@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from attnref_conformance.case import DTYPES
-from attnref_conformance.report.page import Cell, Failure, Page, cases
+from attnref_conformance.report.page import Cell, Failure, Page, Row, cases
 from attnref_conformance.status import Element
 
 _REMARKS = 20
@@ -39,8 +39,8 @@ def _levels(page: Page) -> list[tuple[str, ...]]:
     return [(name, covers, *(states[d] for d in DTYPES)) for name, covers, states in page.levels]
 
 
-def _rows(rows: Iterable[object]) -> list[tuple[str, ...]]:
-    return [(*row.heads, *map(_cell, row.cells.values())) for row in rows]  # type: ignore[attr-defined]
+def _rows(rows: Iterable[Row]) -> list[tuple[str, ...]]:
+    return [(*row.heads, *map(_cell, row.cells.values())) for row in rows]
 
 
 def _cell(cell: Cell) -> str:
