@@ -254,7 +254,7 @@ def _scroll(label: str, rows: str) -> str:
 
 
 def _declined(page: Page) -> str:
-    return "".join(f"<p>{_reason(d.reason, d.ids)}</p>" for d in page.declined())
+    return "".join(_reason(d.reason, d.ids) for d in page.declined())
 
 
 def _reason(reason: str, ids: Sequence[str]) -> str:
@@ -307,8 +307,8 @@ def _statistics(page: Page) -> str:
         for s in page.content["statistics"]
     )
     meaning = (
-        '<p class="note">Worst ulp is the largest error in units in the last place. '
-        "Bias is the mean error over the mean absolute error: negative where results are too "
+        '<p class="note">Worst ulp is the largest error in units in the last place, counted where '
+        "the limit is less than the value itself. Bias is the mean error over the mean absolute error: negative where results are too "
         "small in magnitude, near 0 where errors go both ways. Repeats says whether the same "
         "call gave the same bits again.</p>"
     )
