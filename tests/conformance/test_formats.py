@@ -201,6 +201,11 @@ def test_long_lists_are_counted() -> None:
     assert 180 == len(made.content["outcomes"])
 
 
+def test_a_case_that_was_not_run_was_not_judged() -> None:
+    """It is counted among the rest only."""
+    assert "5 cases judged: 2 failed, on the clause D2." == page().summary
+
+
 # ---- The model -----------------------------------------------------------------------
 
 

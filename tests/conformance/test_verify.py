@@ -170,6 +170,17 @@ def test_cases_that_were_not_run_are_named() -> None:
     assert every - known == set(verify.verify(written()).not_run)
 
 
+def test_a_case_that_was_left_out_was_not_run() -> None:
+    """Though the report names it."""
+
+    def change(content: Content) -> None:
+        passing(content).update(status="NOT RUN")
+
+    left_out = passing(json.loads(written()))["id"]
+    assert left_out not in verify.verify(written()).not_run
+    assert left_out in edited(change).not_run
+
+
 def test_the_command_verifies_every_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

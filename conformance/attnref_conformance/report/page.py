@@ -125,7 +125,7 @@ class Page:
     def summary(self) -> str:
         """One sentence on what was judged and what failed."""
         scope = ", a part of the suite" if self.partial else ""
-        judged = f"{cases(len(self.outcomes))} judged{scope}"
+        judged = f"{cases(len(_judged(self.outcomes)))} judged{scope}"
         if self.passed:
             return f"{judged}: none failed."
         failed = claims.failures(self.outcomes)
@@ -235,7 +235,7 @@ class Page:
         return len(failure.outcomes) / (len(failure.outcomes) + passed)
 
     def _failure(self, name: str, failed: Sequence[Outcome]) -> Failure:
-        judged = [o for o in self.outcomes if o.clause == name]
+        judged = _judged(o for o in self.outcomes if o.clause == name)
         passed = [o for o in self.outcomes if o.status in claims.EXECUTED]
         failed = sorted(failed, key=lambda o: not o.call)
         return Failure(clause(name), failed, len(judged), _common(failed, passed))
@@ -266,6 +266,10 @@ _GRAVE = (
 def _cell(outcomes: Iterable[Outcome]) -> Cell:
     counted = Counter(o.status for o in outcomes)
     return Cell([(s, counted[s]) for s in _GRAVE if counted[s]])
+
+
+def _judged(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    return [o for o in outcomes if o.status is not Status.NOT_RUN]
 
 
 def _traits(o: Outcome) -> set[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from attnref_conformance import SUITE_VERSION
 from attnref_conformance.report import claims, jsonfile
 from attnref_conformance.report.evidence import hash_of
-from attnref_conformance.status import Outcome
+from attnref_conformance.status import Outcome, Status
 from attnref_conformance.suite import Selection
 
 _SHOWN = 10
@@ -122,8 +122,8 @@ def freshness(content: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def not_run(content: Mapping[str, Any]) -> list[str]:
-    """Return the ids of the suite's cases of which the report knows nothing."""
-    known = {o["id"] for o in content["outcomes"]}
+    """Return the ids of the suite's cases that the report does not have, or not run."""
+    known = {o["id"] for o in content["outcomes"] if o["status"] != Status.NOT_RUN}
     return [trial.id for trial in Selection().trials() if trial.id not in known]
 
 
