@@ -57,7 +57,7 @@ def can_shrink(o: Outcome) -> bool:
     What ended the process of a worker is neither, and is not tried again.
     """
     wrong = o.status is Status.FAIL and o.element is not None
-    return wrong or (o.status is Status.CRASH and re.match(r"\w+: ", o.message) is not None)
+    return wrong or (o.status is Status.CRASH and re.match(r"[A-Z]\w+: ", o.message) is not None)
 
 
 def smallest(trial: Trial, backend: Backend, outcome: Outcome, seconds: float = 2.0) -> Smallest:
