@@ -246,3 +246,12 @@ TRIVIAL = {
     "G7-no-batch",
 }
 """Cases whose answer is empty, or zero because nobody sees anything."""
+
+
+@pytest.mark.parametrize("length", ["q_lens", "kv_lens"])
+def test_who_knows_one_length_only_is_judged_past_it(length: str) -> None:
+    """A backend that declines all other options still meets NaN past a length (C4)."""
+    calls = [case.call("float32") for case in ALL if case.clause == "C4"]
+    alone = [c for c in calls if not c.options and {length} == c.inputs.keys() - {"q", "k", "v"}]
+
+    assert any(np.isnan(x).any() for call in alone for x in call.inputs.values())

@@ -152,6 +152,23 @@ CASES = (
         },
         poison=True,
     ),
+    # One length at a time, for backends that know no more.
+    attention(
+        "C4-nothing-past-kv-lens-matters",
+        k=_spoiled("B Hkv Sk D", (21, 35), 2),
+        v=_spoiled("B Hkv Sk Dv", (21, 35), 2),
+        given={"kv_lens": lens(21, 35)},
+    ),
+    attention(
+        "C4-no-bias-past-kv-lens-matters",
+        given={"bias": _spoiled("B Hq Sq Sk", (21, 35), 3), "kv_lens": lens(21, 35)},
+    ),
+    attention(
+        "C4-nothing-past-q-lens-matters",
+        q=_spoiled("B Hq Sq D", (30, 9), 2),
+        given={"q_lens": lens(30, 9)},
+        poison=True,
+    ),
     # C5: rows that see nothing.
     attention("C5-first-rows-see-nothing", given={"mask": _rows_without_keys(0, 4)}),
     attention("C5-middle-rows-see-nothing", given={"mask": _rows_without_keys(14, 19)}),
