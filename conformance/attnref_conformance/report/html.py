@@ -28,7 +28,7 @@ def document(page: Page) -> str:
         ("clauses", "Per clause", _clauses(page)),
         ("coverage", "Coverage", _coverage(page)),
         ("declined", "Declined", _declined(page)),
-        ("remarks", "Correct, but not as good as it could be", _remarks(page)),
+        ("remarks", "Remarks", _remarks(page)),
         ("errors", "Errors", _errors(page)),
         ("evidence", "Evidence", _evidence(page)),
     ]
@@ -268,7 +268,10 @@ def _reason(reason: str, ids: Sequence[str]) -> str:
 
 
 def _remarks(page: Page) -> str:
-    return _list(cases(len(page.remarks)), page.remarks) if page.remarks else ""
+    if not page.remarks:
+        return ""
+    lead = "<p>Correct, but not as good as it could be.</p>"
+    return lead + _list(cases(len(page.remarks)), page.remarks)
 
 
 # ---- Errors and evidence -------------------------------------------------------------
