@@ -28,6 +28,7 @@ class Comparison:
         ulp: The largest error in units in the last place, of the result's dtype at the exact
             value. Counted where the limit is less than the value: where sums cancel it is
             not, and no digit is promised that could be the last.
+        dtype: The dtype that the array must have.
         elements: How many elements were compared.
         element: The worst element, if it is wrong.
     """
@@ -37,6 +38,7 @@ class Comparison:
     error: float = 0.0
     bias: float = 0.0
     ulp: float = 0.0
+    dtype: str = ""
     elements: int = 0
     element: Element | None = None
 
@@ -86,6 +88,7 @@ def compare(
         float(error.max()),
         bias=float((difference * np.sign(exact)).sum() / (error.sum() or 1.0)),
         ulp=float(np.max(error / _last_place(exact, bound, expected.dtype))),
+        dtype=expected.dtype,
         elements=n,
         element=element,
     )

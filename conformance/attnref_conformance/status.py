@@ -81,7 +81,8 @@ class Outcome:
         reasons: The reasons for declining, a sentence each.
         utilisation: The largest error divided by its limit.
         ratio: The largest error divided by that of an honest computation.
-        ulp: The largest error in units in the last place, see `compare.Comparison`.
+        ulp: The largest error in units in the last place, see `compare.Comparison`; of results
+            in the dtype of the case, because others have digits that nobody computed.
         bias: Whether the errors lean to one side, from -1 to 1, see `compare.Comparison`.
         elements: How many elements `bias` is the mean of.
         length: The keys of the longest row, 0 where an operation has no rows of keys.

@@ -346,7 +346,7 @@ class Judgement:
         about = replace(
             about,
             utilisation=max(c.utilisation for c in found),
-            ulp=max(c.ulp for c in found),
+            ulp=max((c.ulp for c in found if c.dtype == self.trial.dtype), default=0.0),
             bias=leans.bias,
             elements=leans.elements,
             ratio=ratio,

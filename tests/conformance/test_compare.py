@@ -33,7 +33,7 @@ def single(x: np.ndarray = VALUE) -> np.ndarray:
 
 def test_what_was_expected_passes() -> None:
     """Where nothing is wrong, nothing is found."""
-    assert Comparison(elements=30) == judged(single())
+    assert Comparison(dtype="float32", elements=30) == judged(single())
 
 
 def test_something_that_is_no_array_fails() -> None:
@@ -136,7 +136,7 @@ def test_a_row_that_must_not_be_spoiled_fails_if_it_is() -> None:
 def test_any_element_may_spoil_a_row() -> None:
     """Which element of a spoiled row is non-finite is nobody's business."""
     want = replace(WANT, value=at((1, 0, 3), np.nan), rows=True)
-    assert Comparison(elements=25) == judged(single(at((1, 0, 0), np.inf)), want)
+    assert Comparison(dtype="float32", elements=25) == judged(single(at((1, 0, 0), np.inf)), want)
 
 
 def test_the_rest_of_a_spoiled_row_is_not_compared() -> None:
@@ -160,7 +160,7 @@ def test_an_error_inside_the_bound_passes_and_one_outside_fails(sign: int) -> No
 def test_a_bound_of_zero_means_exact() -> None:
     """Where no error is allowed, the smallest one fails."""
     want = replace(WANT, bound=np.zeros(SHAPE))
-    assert Comparison(elements=30) == judged(single(), want)
+    assert Comparison(dtype="float32", elements=30) == judged(single(), want)
     off = at((0, 0, 0), np.nextafter(np.float32(VALUE[0, 0, 0]), np.float32(9)))
     assert "within 0:" in judged(single(off), want).problem
 

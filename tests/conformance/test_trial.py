@@ -101,6 +101,14 @@ def test_a_poor_answer_within_the_limit_is_remarked_upon() -> None:
     assert 0 < outcome.utilisation < 1
 
 
+def test_units_in_the_last_place_are_those_of_the_dtype_of_the_case() -> None:
+    """A float64 gradient of a bias in a half precision call has digits that nobody computed."""
+    case = attention("B3-mixed", {"Sq": 9}, given={"bias": lambda d: d.normal("Sq Sk", "float64")})
+    outcome = judged(Tiled(), Part.GRADIENTS, "float16", case)
+    assert Status.PASS is outcome.status
+    assert 0 < outcome.ulp < 2.0**11
+
+
 def test_a_wrong_answer_is_quoted() -> None:
     """The outcome holds the element, what it is and what it must be."""
     outcome = judged(Answers(lambda _, result: Result(result.out + 1, None)))
