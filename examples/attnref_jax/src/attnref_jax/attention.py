@@ -1,6 +1,7 @@
 """Padded batches: `attention` in rows."""
 
-from functools import partial
+from functools import partial, reduce
+from operator import and_
 from typing import NamedTuple
 
 import jax
@@ -93,12 +94,7 @@ def _seen(options: Options, Sq: int, Sk: int) -> jax.Array | None:
         constraints.append(within(i, _per_entry(options.q_lens)))
     if options.kv_lens is not None:
         constraints.append(within(j, _per_entry(options.kv_lens)))
-    if not constraints:
-        return None
-    seen = constraints[0]
-    for constraint in constraints[1:]:
-        seen = seen & constraint
-    return seen
+    return reduce(and_, constraints) if constraints else None
 
 
 def _sinks(sinks: jax.Array | None, options: Options, Sq: int) -> jax.Array | None:
