@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from attnref_conformance import support
+from attnref_conformance.report import verify
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -45,3 +46,11 @@ def test_the_support_table_is_that_of_the_reports() -> None:
     written = README.partition(support.BEGIN)[2].partition(support.END)[0].strip()
 
     assert support.settled(support.table(reports)) == support.settled(written)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "conformance" / "reports").glob("*.json")), ids=lambda path: path.stem
+)
+def test_the_reports_verify(path: Path) -> None:
+    """Nobody edited the evidence; whether it is stale is another matter."""
+    assert [] == list(verify.verify(path.read_text("utf-8")).wrong)
