@@ -242,7 +242,7 @@ class Tiled:
         l = sum(weights)
         safe = np.where(l == 0, 1, l).astype(acc)
         total = sum(w[..., None] * out for w, (out, _) in zip(weights, parts, strict=True))
-        lse = np.where(l == 0, -np.inf, m + np.log(safe)).astype(acc)
+        lse = np.where(l == 0, -np.inf, m + np.log(safe)).astype(acc, order="C")
         return Result(self.finished(total / safe[..., None], p.out_a), lse)
 
     def index(self, p: TableProblem) -> np.ndarray:
@@ -286,7 +286,8 @@ class Tiled:
         for part, lse in ((p.out_a, p.lse_a), (p.out_b, p.lse_b)):
             w = np.where(lse == -np.inf, 0, self.rescale(lse, result.lse)).astype(acc)
             along = (wide * (part.astype(acc) - out)).sum(axis=-1, dtype=acc)
-            done += [self.finished(w[..., None] * wide, part), w * (dlse + along)]
+            done += [self.finished(w[..., None] * wide, part)]
+            done += [self.finished(w * (dlse + along), lse)]
         return MergeGradients(*done)
 
     def attention_gradients(

@@ -121,10 +121,13 @@ def _options_in_turn(caller: _Caller) -> None:
     given, backend = caller.qkv(), caller.backend
     rng = np.random.default_rng(0)
     for name in ("mask", "bias", "kv_lens", "sinks"):
-        kept = None
+        kept, last = None, (np.zeros(0), np.zeros(0))
         for _ in range(3):
             x = _option(rng, name, caller.dtype)
             wanted = caller.attend(*given, **{name: backend.from_numpy(x.copy())})
+            if np.array_equal(last[1], wanted) and not np.array_equal(last[0], x):
+                raise Finding(f"gave one answer to two different arrays for {name}")
+            last = (x, wanted)
             if kept is None or not _overwritten(kept, backend.from_numpy(x.copy())):
                 kept = backend.from_numpy(x.copy())
             again = caller.attend(*given, **{name: kept})
@@ -166,6 +169,18 @@ def _windows_in_turn(caller: _Caller) -> None:
     first = attend(8)
     attend(4)
     _same(first, attend(8), "after a call with a smaller map")
+
+
+def _biases_in_turn(caller: _Caller) -> None:
+    """A position bias belongs to its call (G7), and another one gives another answer."""
+    x = caller.array(1, 8, 8, 2, 32, seed=0)
+    biases = (caller.array(2, 16, 16, seed=n) for n in (1, 2))
+    first, second = (
+        caller.values(caller.call("window_attention", x, x, x, window=4, bias=bias))
+        for bias in biases
+    )
+    if np.array_equal(first, second):
+        raise Finding("gave one answer to two different biases")
 
 
 def _same(first: np.ndarray, again: np.ndarray, when: str) -> None:
@@ -227,6 +242,7 @@ _KEPT: tuple[tuple[str, Callable[[_Caller], None], int, str], ...] = (
     ("A5-options-in-turn", _options_in_turn, 1, "attention"),
     ("A5-results-are-kept", _results_are_kept, 1, "attention"),
     ("G7-maps-in-turn", _windows_in_turn, 4, "window_attention"),
+    ("G7-biases-in-turn", _biases_in_turn, 4, "window_attention"),
 )
 
 PROMISES = tuple(

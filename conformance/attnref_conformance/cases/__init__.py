@@ -4,6 +4,7 @@ from attnref_conformance.case import Case
 from attnref_conformance.cases import (
     attention,
     data,
+    dispatch,
     merging,
     packed,
     together,
@@ -18,6 +19,7 @@ ALL: tuple[Case, ...] = (
     *merging.CASES,
     *packed.CASES,
     *windows.CASES,
+    *dispatch.CASES,
     *together.CASES,
 )
 """The cases of every operation; their ids are unique and stable."""

@@ -70,10 +70,14 @@ CASES = (
             "v": cut(*[slice(None)] * 3, slice(None, None, -1)),
         },
     ),
+    attention("A1-seven-batch-entries", {"B": 7, "Sq": 9}),
+    attention("A1-head-size-of-256", {"D": 256, "Dv": 256, "Sq": 21}, quick=False),
     # A2: grouped heads, and values of another size.
     attention("A2-one-head-each", {"Hq": 3, "Hkv": 3}),
     attention("A2-groups-of-three", {"Hq": 6, "Hkv": 2}),
     attention("A2-groups-of-eight", {"Hq": 8, "Hkv": 1}),
+    attention("A2-twelve-heads-in-groups-of-three", {"Hq": 12, "Hkv": 4, "Sq": 19}),
+    attention("A2-seventeen-heads", {"Hq": 17, "Hkv": 17, "Sq": 9}),
     attention("A2-wider-values", {"D": 8, "Dv": 40}),
     attention("A2-narrower-values", {"D": 40, "Dv": 8}),
     # A3: companions of another dtype.
@@ -142,6 +146,12 @@ CASES = (
         "A6-denormal-values",
         v=lambda d: cast(2.0**-20 * d.rng.normal(size=d.shape("B Hkv Sk Dv")), d.dtype),
     ),
+    attention(
+        "A6-denormal-keys",
+        q=lambda d: cast(2.0**6 * d.rng.normal(size=d.shape("B Hq Sq D")), d.dtype),
+        k=lambda d: cast(2.0**-18 * d.rng.normal(size=d.shape("B Hkv Sk D")), d.dtype),
+        options={"scale": 64.0},
+    ),
     # B1: the scale.
     attention("B1-default-scale", {"D": 17}),
     attention("B1-scale-of-one", options={"scale": 1.0}),
@@ -164,6 +174,23 @@ CASES = (
     attention("B3-bias-per-key", given={"bias": lambda d: d.normal("B 1 1 Sk")}),
     attention("B3-bias-per-query", given={"bias": lambda d: d.normal("B Hq Sq 1")}),
     attention("B3-bias-per-batch", given={"bias": lambda d: d.normal("B 1 1 1")}),
+    attention(
+        "B3-bias-per-head-and-key",
+        {"Sq": 21, "Sk": 30},
+        given={"bias": lambda d: d.normal("Hq 1 Sk")},
+    ),
+    attention(
+        "B3-bias-with-soft-cap",
+        given={"bias": lambda d: d.normal("Hq Sq Sk")},
+        options={"softcap": 1.0},
+    ),
+    attention("B3-bias-of-rank-one", given={"bias": lambda d: d.normal("Sk")}),
+    attention(
+        "B3-bias-over-thousands-of-keys",
+        {"B": 1, "Hq": 2, "Sq": 3, "Sk": 2311, "D": 8},
+        given={"bias": lambda d: d.normal("Hq 1 Sk")},
+        quick=False,
+    ),
     attention("B3-bias-without-axes", given={"bias": lambda d: d.normal("")}),
     attention(
         "B3-large-bias",
@@ -209,6 +236,17 @@ CASES = (
     ),
     # E: what a backward may be given.
     attention("E1-gradient-of-lse", parts=(Part.GRADIENTS,)),
+    attention("E1-scaled-gradients", parts=(Part.GRADIENTS,), options={"scale": 0.3}),
+    attention("E1-gradient-of-a-sum", parts=(Part.GRADIENTS,), dout="stretched"),
+    attention(
+        "E1-one-key-has-no-gradient", {"Sq": 19, "Sk": 1}, parts=(Part.GRADIENTS,), dlse=False
+    ),
+    attention(
+        "E1-over-thousands-of-keys",
+        {"B": 1, "Hq": 2, "Hkv": 1, "Sq": 3, "Sk": 2111, "D": 8},
+        parts=(Part.GRADIENTS,),
+        quick=False,
+    ),
     attention("E1-no-gradient-of-lse", parts=(Part.GRADIENTS,), dlse=False),
     attention(
         "E2-out-and-lse-of-a-merged-problem",

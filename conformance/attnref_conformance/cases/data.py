@@ -37,6 +37,18 @@ def _spike(at: int, height: float) -> Option:
     return lambda d: np.where(np.arange(d.sizes["Sk"]) == at, height, 0.0)
 
 
+def _sizes_of_rows(d: Draw) -> np.ndarray:
+    """Draw queries of which each is ten times larger than the one before."""
+    x = d.rng.normal(size=d.shape("B Hq Sq D"))
+    return cast(x * 10.0 ** np.arange(-2, d.sizes["Sq"] - 2)[:, None], d.dtype)
+
+
+def _seen(first: int, last: int) -> dict[str, Option]:
+    return {
+        "mask": lambda d: (np.arange(d.sizes["Sk"]) >= first) & (np.arange(d.sizes["Sk"]) < last)
+    }
+
+
 _LONG = {**_ONE, "Sk": 203}
 _UNSCALED = {"scale": 1.0}
 
@@ -68,7 +80,12 @@ CASES = (
         **_logits(_line(-30, -10)),
         options={"scale": 1.0, "causal": True},
     ),
+    attention("D1-first-tiles-see-nothing", _LONG, given=_seen(131, 203)),
+    attention("D1-last-tiles-see-nothing", _LONG, given=_seen(0, 70)),
+    attention("D1-rows-of-very-different-size", _LONG, q=_sizes_of_rows),
     attention("D1-values-a-thousand-times-larger", v=lambda d: d.normal("B Hkv Sk Dv", times=1e3)),
+    attention("D2-lse-of-small-scores", {**_LONG, "Sk": 3}),
+    attention("D2-lse-of-ordinary-scores"),
     attention("D2-lse-of-large-scores", _LONG, **_logits(_line(900, 1000)), options=_UNSCALED),
     attention(
         "D2-lse-of-many-equal-scores",

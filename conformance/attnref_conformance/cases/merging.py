@@ -73,6 +73,14 @@ CASES = (
     _merge(
         "D3-far-below-zero", lambda r: (r.normal(size=_SHAPE) - 5e3, r.normal(size=_SHAPE) - 5e3)
     ),
+    _merge(
+        "D3-tokens-before-heads",
+        lambda r: (r.normal(size=_SHAPE), r.normal(size=_SHAPE)),
+        views={
+            **dict.fromkeys(("out_a", "out_b"), permute(1, 0, 2, 3)),
+            **dict.fromkeys(("lse_a", "lse_b"), permute(1, 0, 2)),
+        },
+    ),
     _softmax("D5-last-axis", lambda r: r.normal(size=(3, 5, 77))),
     _softmax("D5-first-axis", lambda r: r.normal(size=(77, 3, 5)), axis=0),
     _softmax("D5-middle-axis-by-tiles", lambda r: r.normal(size=(3, 77, 5)), axis=-2, tile=16),

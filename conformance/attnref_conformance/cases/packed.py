@@ -59,6 +59,10 @@ CASES = (
     _packed("F1-causal-at-the-start", [4, 16, 5], [17, 9, 5], causal=True, q_offset="start"),
     _packed("F1-window", [40, 23], window=(5, 2), q_offset="start"),
     _packed("F1-offset-per-sequence", [9, 9], [20, 30], causal=True, offsets=[11, -3]),
+    _packed(
+        "F1-offset-per-sequence-with-a-window", [9, 9], [20, 30], window=(5, 1), offsets=[11, -3]
+    ),
+    _packed("F1-seventy-sequences", [1, 2, 3, 0, 2] * 14, [3, 1, 2, 5, 4] * 14),
     _packed("F1-groups-of-three", [8, 21], Hq=6, Hkv=2, integer="int64"),
     _packed("F1-soft-cap-and-sinks", [8, 21], softcap=1.5, sinks=True, scale=1.0),
     _packed("F1-hints", [8, 21, 3], max_q=21, max_k=21),

@@ -39,12 +39,22 @@ def _with(letters: str, at: tuple[int, ...], value: float) -> Option:
     return array
 
 
+_LONG = {"B": 1, "Hq": 2, "Hkv": 1, "Sq": 5, "D": 8}
+
 CASES = (
     # C1: masks.
     attention("C1-mask-of-full-shape", given={"mask": lambda d: d.mask("B Hq Sq Sk")}),
     attention("C1-mask-of-rank-two", given={"mask": lambda d: d.mask("Sq Sk")}),
     attention("C1-mask-per-head", given={"mask": lambda d: d.mask("Hq Sq Sk")}),
     attention("C1-padding-mask", given={"mask": lambda d: d.mask("B 1 1 Sk")}),
+    attention("C1-mask-per-head-and-key", given={"mask": lambda d: d.mask("Hq 1 Sk")}),
+    attention("C1-mask-per-head-alone", given={"mask": lambda d: d.mask("Hq 1 1")}),
+    attention(
+        "C1-mask-per-batch-entry",
+        given={"mask": lambda _: np.array([False, True])[:, None, None, None]},
+    ),
+    attention("C1-mask-of-rank-one", given={"mask": lambda d: d.mask("Sk")}),
+    attention("C1-mask-without-axes", given={"mask": lambda _: np.array(True)}),
     attention("C1-mask-per-query", given={"mask": lambda d: d.mask("B 1 Sq 1")}),
     attention(
         "C1-mask-with-causal",
@@ -61,6 +71,12 @@ CASES = (
         {"Sq": 9, "Sk": 261},
         given={"mask": lambda d: d.mask("B 1 Sq Sk", 0.5)},
     ),
+    attention(
+        "C1-mask-over-thousands-of-keys",
+        {**_LONG, "Sk": 2411},
+        given={"mask": lambda d: d.mask("Sq Sk")},
+        quick=False,
+    ),
     # C2: windows.
     attention("C2-causal", options={"causal": True}),
     attention("C2-causal-over-several-tiles", {"Sq": 197}, options={"causal": True}),
@@ -74,6 +90,13 @@ CASES = (
         "C2-causal-with-window-to-the-left",
         {"Sq": 133},
         options={"window": (17, None), "causal": True},
+    ),
+    attention("C2-window-of-several-tiles", {**_LONG, "Sq": 203}, options={"window": (90, 41)}),
+    attention(
+        "C2-window-over-thousands-of-keys",
+        {**_LONG, "Sk": 2503},
+        options={"window": (1107, 0), "q_offset": "end"},
+        quick=False,
     ),
     # C3: alignment.
     attention(
@@ -116,6 +139,24 @@ CASES = (
         {"Sq": 21, "Sk": 50},
         options={"causal": True},
         given={"q_offset": lambda _: np.array([29, -4])},
+    ),
+    attention(
+        "C3-offset-per-batch-entry-with-a-window",
+        {"Sq": 21, "Sk": 50},
+        options={"window": (6, 2)},
+        given={"q_offset": lambda _: np.array([29, -4])},
+    ),
+    attention(
+        "C3-offset-per-batch-entry-out-of-32-bits",
+        {"Sq": 9},
+        options={"causal": True},
+        given={"q_offset": lambda _: np.array([2**32 - 5, 2 - 2**33])},
+    ),
+    attention(
+        "C3-position-past-the-dtype-of-the-offset",
+        {"Sq": 21},
+        options={"causal": True},
+        given={"q_offset": lambda _: np.array([2**31 - 7, -3], np.int32)},
     ),
     attention("C3-offset-matters-to-nobody", {"Sq": 21, "Sk": 50}, options={"q_offset": 7}),
     # C4: lengths.
@@ -169,10 +210,25 @@ CASES = (
         given={"q_lens": lens(30, 9)},
         poison=True,
     ),
+    attention(
+        "C4-lengths-over-thousands-of-keys",
+        {**_LONG, "B": 2, "Sk": 2203},
+        given={"kv_lens": lens(2111, 1049)},
+        quick=False,
+    ),
+    attention(
+        "C4-lengths-with-a-mask",
+        given={"kv_lens": lens(20, 31), "mask": lambda d: d.mask("B 1 Sq Sk", 0.8)},
+    ),
     # C5: rows that see nothing.
     attention("C5-first-rows-see-nothing", given={"mask": _rows_without_keys(0, 4)}),
     attention("C5-middle-rows-see-nothing", given={"mask": _rows_without_keys(14, 19)}),
     attention("C5-last-rows-see-nothing", given={"mask": _rows_without_keys(30, 37)}),
+    attention(
+        "C5-queries-past-the-keys-see-nothing",
+        {"Sq": 50, "Sk": 21},
+        options={"window": (6, None), "q_offset": "start"},
+    ),
     attention("C5-no-row-sees-anything", given={"mask": _rows_without_keys(0, 37)}),
     attention(
         "C5-hidden-behind-large-values",
@@ -180,6 +236,12 @@ CASES = (
         v=lambda d: d.normal("B Hkv Sk Dv", times=1e3),
         given={"mask": _rows_without_keys(3, 8)},
         dtypes=("float32", "float64"),
+    ),
+    attention(
+        "C5-rows-of-nan-are-not-empty",
+        q=_with("B Hq Sq D", (1, 2, 20), np.nan),
+        given={"mask": _rows_without_keys(3, 8)},
+        parts=_FORWARD,
     ),
     # C6: what is not finite.
     attention("C6-nan-in-a-query", q=_with("B Hq Sq D", (0, 1, 3, 2), np.nan), parts=_FORWARD),

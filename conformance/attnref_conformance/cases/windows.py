@@ -64,7 +64,19 @@ def _table(name: str, window: tuple[int, ...]) -> Case:
     return Case(name, build, parts=(Part.OUT, Part.GRADIENTS))
 
 
+def _grid() -> list[Case]:
+    """Cut every small map by both usual windows, shifted: each clause that it brings up."""
+    cases = []
+    for G in ((7, 7), (8, 4), (4, 8), (9, 14), (10, 10), (3, 3)):
+        for w in (4, 7):
+            clause = "G4" if min(G) <= w else "G5" if any(g % w for g in G) else "G2"
+            name = f"{clause}-{G[0]}-by-{G[1]}-in-windows-of-{w}"
+            cases.append(_map(name, G, B=1, window=w, shift=w // 2, bias=True, quick=False))
+    return cases
+
+
 CASES = (
+    *_grid(),
     _map(
         "E3-bias-and-scale-shared-by-all-windows",
         (16, 12),
@@ -77,6 +89,8 @@ CASES = (
     _map("G1-packed-projection-on-a-line", (21,), qkv=True, window=5, shift=2),
     _map("G1-values-of-another-size", (8, 8), Dv=9, window=4),
     _map("G1-heads-before-the-map", (7, 9), window=3, shift=1, heads_before_map=True),
+    _map("G1-nine-heads", (6, 6), H=9, window=3, shift=1, scales=True),
+    _map("G1-head-size-of-256", (6, 6), D=256, window=3, shift=1, quick=False),
     _map("G2-one-window", (7, 7), window=7),
     _map("G2-windows", (8, 12), window=4, bias=True),
     _map("G2-shifted", (8, 12), window=4, shift=2, bias=True),
@@ -88,8 +102,11 @@ CASES = (
     _map("G2-video", (4, 6, 6), B=1, window=(2, 3, 3), shift=(1, 1, 1), bias=True),
     _map("G2-windows-of-one-token", (3, 4), window=1),
     _map("G2-thousands-of-windows", (64, 64), B=1, H=1, D=8, window=2, shift=1, quick=False),
+    _map("G2-five-thousand-windows", (160, 128), B=1, H=1, D=4, window=2, shift=1, quick=False),
     _map("G2-hundreds-of-tokens", (32, 32), B=1, H=2, window=16, shift=8, quick=False),
     _map("G3-wrapped-pairs-do-not-meet", (8, 8), window=4, shift=2, times=4.0),
+    _map("G3-wrapped-on-a-line", (21,), window=7, shift=3, times=4.0),
+    _map("G3-wrapped-in-a-video", (4, 4, 6), B=1, window=(2, 2, 3), shift=1, times=4.0),
     _map("G3-bias-of-minus-100", (8, 8), window=4, shift=2, wrap_bias=-100.0),
     _map(
         "G3-large-scores-outweigh-100",

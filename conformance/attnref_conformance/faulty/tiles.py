@@ -1,5 +1,6 @@
 """Faults of clauses D1 and D2: the running state of a row, and its log-sum-exp."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,3 +61,102 @@ class LseWithoutMaximum(Tiled):
         out, lse = super().finish(state, d)
         m = np.where(np.isfinite(state.m), state.m, 0)
         return out, (lse - m).astype(lse.dtype)
+
+
+@breaks("D1")
+class EmptyTileNan(Tiled):
+    """Forgets that a row may have seen nothing so far."""
+
+    def rescale(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        return np.exp(old - new)
+
+
+@breaks("D1")
+class MaximumOfTheBlock(Tiled):
+    """Shares one maximum among all rows of a block."""
+
+    def maximum(self, m: np.ndarray, s: np.ndarray) -> np.ndarray:
+        own = super().maximum(m, s)
+        return np.broadcast_to(own.max(axis=-1, keepdims=True, initial=-np.inf), own.shape)
+
+
+@breaks("D1")
+class LateMaximum(Tiled):
+    """Measures a tile from the maximum of those before it."""
+
+    def maximum(self, m: np.ndarray, s: np.ndarray) -> np.ndarray:
+        return np.where(m == -np.inf, super().maximum(m, s), m).astype(m.dtype)
+
+
+@breaks("D1")
+class PaddingCounted(Tiled):
+    """Fills the last tile up with scores of zero."""
+
+    def update(self, state: State, s: np.ndarray, v: np.ndarray, dtype: str) -> State:
+        new = super().update(state, s, v, dtype)
+        padding = self.tile - s.shape[-1]
+        extra = padding * self.exponentials(np.zeros_like(s[..., :1]), new.m)[..., 0]
+        return State(new.m, (new.l + extra).astype(new.l.dtype), new.acc) if padding else new
+
+
+@breaks("D1")
+class TilesOverlap(Tiled):
+    """Counts the first key of every tile but the first twice."""
+
+    def tiles(self, Sk: int) -> list[slice]:
+        return [slice(max(at.start - 1, 0), at.stop) for at in super().tiles(Sk)]
+
+
+@breaks("D1")
+class HalvesAveraged(Tiled):
+    """Attends to two halves of the keys apart, and takes the mean."""
+
+    def rows(self, d: Dense, dtype: str) -> Any:
+        half = d.k.shape[-2] // 2
+        out, lse = super().rows(d, dtype)
+        if half < 64:
+            return out, lse
+        seen = np.broadcast_to(d.seen, (*d.q.shape[:-1], d.k.shape[-2]))
+        first = np.arange(d.k.shape[-2]) < half
+        parts = [super(HalvesAveraged, self).rows(replace(d, seen=seen & side), dtype)[0]
+                 for side in (first, ~first)]  # fmt: skip
+        return ((parts[0] + parts[1]) / 2).astype(out.dtype), lse
+
+
+@breaks("D1")
+class LastQueriesUnwritten(Tiled):
+    """Leaves the queries past the last whole block of 64 unwritten."""
+
+    def rows(self, d: Dense, dtype: str) -> Any:
+        out, lse = super().rows(d, dtype)
+        n = out.shape[-2]
+        if n > 64:
+            out[..., n // 64 * 64 :, :] = 0
+        return out, lse
+
+
+@breaks("D1")
+class KeysPastThe4096th(Tiled):
+    """Counts tiles in too few bits."""
+
+    def tiles(self, Sk: int) -> list[slice]:
+        return super().tiles(min(Sk, 4096))
+
+
+@breaks("D2")
+class LseInHalf(Tiled):
+    """Keeps the log-sum-exp in half precision on its way out."""
+
+    def finish(self, state: State, d: Dense) -> Any:
+        out, lse = super().finish(state, d)
+        return out, lse.astype(np.float16).astype(lse.dtype)
+
+
+@breaks("D2")
+class LogarithmWithEpsilon(Tiled):
+    """Adds a small number before it takes the logarithm."""
+
+    def finish(self, state: State, d: Dense) -> Any:
+        out, _ = super().finish(state, d)
+        lse = state.m + np.log(state.l + np.asarray(1e-3, state.l.dtype))
+        return out, np.where(state.l == 0, -np.inf, lse).astype(state.l.dtype)

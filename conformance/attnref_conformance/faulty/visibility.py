@@ -8,23 +8,12 @@ import numpy as np
 from attnref.problem import AttentionProblem
 from attnref_conformance.dense import Dense
 from attnref_conformance.faulty.fault import breaks
+from attnref_conformance.faulty.other import OtherAttention, OtherBackward
 from attnref_conformance.honest import Tiled
 
 
-class _Seen(Tiled):
-    """A backend that sees what it should not, or not what it should."""
-
-    def other(self, p: AttentionProblem) -> AttentionProblem:
-        raise NotImplementedError
-
-    def pieces(self, p: Any) -> Any:
-        if isinstance(p, AttentionProblem):
-            p = self.other(p)
-        return super().pieces(p)
-
-
 @breaks("C1")
-class MaskInverted(_Seen):
+class MaskInverted(OtherAttention):
     """Takes True for hidden."""
 
     def other(self, p: AttentionProblem) -> AttentionProblem:
@@ -32,7 +21,7 @@ class MaskInverted(_Seen):
 
 
 @breaks("C1")
-class MaskReplacesCausal(_Seen):
+class MaskReplacesCausal(OtherAttention):
     """Drops causality when a mask is given."""
 
     def other(self, p: AttentionProblem) -> AttentionProblem:
@@ -49,7 +38,7 @@ class MaskIgnoredInTheLastTile(Tiled):
 
 
 @breaks("C2")
-class WindowExclusive(_Seen):
+class WindowExclusive(OtherAttention):
     """Takes the left bound for exclusive."""
 
     def other(self, p: AttentionProblem) -> AttentionProblem:
@@ -58,7 +47,7 @@ class WindowExclusive(_Seen):
 
 
 @breaks("C2")
-class FutureVisible(_Seen):
+class FutureVisible(OtherAttention):
     """Sees one key too many to the right."""
 
     def other(self, p: AttentionProblem) -> AttentionProblem:
@@ -67,7 +56,7 @@ class FutureVisible(_Seen):
 
 
 @breaks("C3")
-class AlwaysTheStart(_Seen):
+class AlwaysTheStart(OtherAttention):
     """Lines up the first positions whatever was asked."""
 
     def other(self, p: AttentionProblem) -> AttentionProblem:
@@ -75,7 +64,7 @@ class AlwaysTheStart(_Seen):
 
 
 @breaks("C3")
-class OffByOne(_Seen):
+class OffByOne(OtherAttention):
     """Stands one key too far to the left."""
 
     def other(self, p: AttentionProblem) -> AttentionProblem:
@@ -83,7 +72,7 @@ class OffByOne(_Seen):
 
 
 @breaks("C3")
-class OffsetIn32Bits(_Seen):
+class OffsetIn32Bits(OtherAttention):
     """Wraps positions around at 32 bits."""
 
     def other(self, p: AttentionProblem) -> AttentionProblem:
@@ -93,7 +82,7 @@ class OffsetIn32Bits(_Seen):
 
 
 @breaks("C4")
-class ReadsPastLengths(_Seen):
+class ReadsPastLengths(OtherAttention):
     """Ignores the lengths of the keys."""
 
     def other(self, p: AttentionProblem) -> AttentionProblem:
@@ -118,7 +107,7 @@ class TailMultiplied(Tiled):
 
 
 @breaks("C4")
-class RowsPastALengthAnswer(_Seen):
+class RowsPastALengthAnswer(OtherAttention):
     """Ignores the lengths of the queries."""
 
     def other(self, p: AttentionProblem) -> AttentionProblem:
@@ -126,9 +115,242 @@ class RowsPastALengthAnswer(_Seen):
 
 
 @breaks("C4")
-class EndOfTheArray(_Seen):
+class EndOfTheArray(OtherAttention):
     """Lines up with the last key of the array instead of the last of each length."""
 
     def other(self, p: AttentionProblem) -> AttentionProblem:
         s = p.sizes
         return replace(p, q_offset=s.Sk - s.Sq) if isinstance(p.q_offset, str) else p
+
+
+@breaks("C1")
+class MaskOfTheFirstHead(OtherAttention):
+    """Reads one head's mask for all."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        if p.mask is None or p.mask.ndim < 3:
+            return p
+        return replace(p, mask=np.broadcast_to(p.mask[..., :1, :, :], p.mask.shape))
+
+
+@breaks("C1")
+class MaskTransposed(OtherAttention):
+    """Reads a square mask key-major."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        if p.mask is None or p.mask.ndim < 2 or p.mask.shape[-1] != p.mask.shape[-2]:
+            return p
+        return replace(p, mask=p.mask.mT)
+
+
+@breaks("C1")
+class MaskAlongOneAxisLost(OtherAttention):
+    """Forgets a mask that is broadcast along the keys."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        return p if p.mask is None or p.mask.shape[-1:] != (1,) else replace(p, mask=None)
+
+
+@breaks("C1")
+class MaskForgottenInBackward(OtherBackward):
+    """Gives gradients to what the mask hides."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        return replace(p, mask=None)
+
+
+@breaks("C1")
+class MaskWithoutBias(OtherAttention):
+    """Forgets the mask where there is a bias too."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        return p if p.bias is None else replace(p, mask=None)
+
+
+@breaks("C1")
+class MaskPastTheThousandth(Tiled):
+    """Forgets what hides keys past the 1024th."""
+
+    def seen(self, d: Dense, at: slice) -> np.ndarray:
+        seen = super().seen(d, at)
+        return seen if at.start < 1024 else np.ones_like(seen)
+
+
+@breaks("C2")
+class ZeroIsUnbounded(OtherAttention):
+    """Takes a left bound of zero for none."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        return replace(p, window=(p.window[0] or None, p.window[1]))
+
+
+@breaks("C2")
+class CausalForgetsTheLeft(OtherAttention):
+    """Drops the left bound of a window that is causal."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        return replace(p, window=(None, 0)) if p.window[1] == 0 else p
+
+
+@breaks("C2")
+class WindowFromATile(OtherAttention):
+    """Rounds a left bound down to whole tiles."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        left, right = p.window
+        return p if left is None or left < 16 else replace(p, window=(left // 16 * 16, right))
+
+
+@breaks("C2")
+class LongWindowsUnbounded(OtherAttention):
+    """Takes a left bound of a thousand keys or more for none."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        left, right = p.window
+        return p if left is None or left < 1000 else replace(p, window=(None, right))
+
+
+@breaks("C2")
+class WindowForgottenInBackward(OtherBackward):
+    """Gives gradients to keys outside the window."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        return replace(p, window=(None, None))
+
+
+@breaks("C2")
+class DiagonalTileUnmasked(Tiled):
+    """Masks whole tiles alone, and sees all of a tile that some query sees."""
+
+    def seen(self, d: Dense, at: slice) -> np.ndarray:
+        seen = super().seen(d, at)
+        return np.broadcast_to(seen.any(axis=-1, keepdims=True), seen.shape)
+
+
+@breaks("C3")
+class OffsetOfTheFirstEntry(OtherAttention):
+    """Takes the first batch entry's offset for all."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        if isinstance(p.offset, int):
+            return p
+        return replace(p, q_offset=np.broadcast_to(p.offset[:1], p.offset.shape))
+
+
+@breaks("C3")
+class NegativeOffsetIsZero(OtherAttention):
+    """Lets no query stand before the first key."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        return replace(p, q_offset=np.maximum(p.offset, 0) if _is_array(p) else max(p.offset, 0))
+
+
+@breaks("C3")
+class OffsetsIn32Bits(OtherAttention):
+    """Reads offsets of batch entries as 32-bit integers."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        offset = p.offset
+        return p if isinstance(offset, int) else replace(p, q_offset=offset.astype(np.int32))
+
+
+@breaks("C3")
+class OffsetIn16Bits(OtherAttention):
+    """Wraps positions around at 16 bits."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        return replace(p, q_offset=(p.offset + 2**15) % 2**16 - 2**15)
+
+
+@breaks("C3")
+class OffsetsWithoutALeftBound(OtherAttention):
+    """Forgets the offsets of batch entries where a window is bounded to the left."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        return replace(p, q_offset=0) if _is_array(p) and p.window[0] is not None else p
+
+
+@breaks("C3")
+class PositionsInTheOffsetsDtype(OtherAttention):
+    """Adds up positions in the dtype of the offsets, where they wrap around."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        offsets: Any = p.offset
+        if isinstance(offsets, int):
+            return p
+        i = np.arange(p.sizes.Sq, dtype=offsets.dtype)
+        at = (offsets[:, None] + i).astype(np.int64)[:, None, :, None]
+        left, right = p.window
+        j = np.arange(p.sizes.Sk)
+        seen = True if p.mask is None else p.mask
+        seen = seen & (True if left is None else j >= at - left)
+        seen = seen & (True if right is None else j <= at + right)
+        return replace(p, mask=np.asarray(seen), window=(None, None))
+
+
+@breaks("C4")
+class LengthsInclusive(OtherAttention):
+    """Sees the key at the length."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        if p.kv_lens is None:
+            return p
+        return replace(p, q_offset=p.offset, kv_lens=np.minimum(p.kv_lens + 1, p.sizes.Sk))
+
+
+@breaks("C4")
+class ZeroLengthIsNone(OtherAttention):
+    """Takes a length of zero for no limit."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        if p.kv_lens is None:
+            return p
+        return replace(
+            p, q_offset=p.offset, kv_lens=np.where(p.kv_lens == 0, p.sizes.Sk, p.kv_lens)
+        )
+
+
+@breaks("C4")
+class LengthOfTheFirstEntry(OtherAttention):
+    """Takes the first batch entry's length for all."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        if p.kv_lens is None:
+            return p
+        return replace(
+            p, q_offset=p.offset, kv_lens=np.broadcast_to(p.kv_lens[:1], p.kv_lens.shape)
+        )
+
+
+@breaks("C4")
+class EndOfTheQueriesArray(OtherAttention):
+    """Lines up the last query of the array instead of the last of each length."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        if not isinstance(p.q_offset, str) or p.q_lens is None:
+            return p
+        return replace(p, q_offset=p.offset - p.sizes.Sq + p.q_lens)
+
+
+@breaks("C4")
+class GradientPastALengthUnwritten(Tiled):
+    """Leaves gradients of keys past a length as memory was."""
+
+    def attention_gradients(self, p: Any, *rest: Any) -> Any:
+        done: Any = super().attention_gradients(p, *rest)
+        if getattr(p, "kv_lens", None) is not None:
+            for b, n in enumerate(p.kv_lens.tolist()):
+                done.dk[b, :, n:] = 7
+        return done
+
+
+@breaks("C4")
+class LengthsAndMaskDoNotMeet(OtherAttention):
+    """Forgets the lengths of the keys where there is a mask too."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        return p if p.mask is None else replace(p, q_offset=p.offset, kv_lens=None)
+
+
+def _is_array(p: AttentionProblem) -> bool:
+    return not isinstance(p.offset, int)
