@@ -179,6 +179,18 @@ def reports(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def kill_matrix(session: nox.Session) -> None:
+    """Run every faulty backend against the suite, and write docs/kill-matrix.md."""
+    install(session, "conformance")
+    page = str(ROOT / "docs" / "kill-matrix.md")
+    # One thread of BLAS per process: the cases are small, and there are as many processes as cores.
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    words = ("-m", "attnref_conformance.faulty.matrix", page, *session.posargs)
+    with session.chdir(session.create_tmp()):
+        session.run("python", *words, env=threads)
+
+
+@nox.session(default=False)
 def evidence(session: nox.Session) -> None:
     """Fail if a committed report does not verify or is of other sources than these."""
     install(session, "conformance", "torch")

@@ -1,64 +1,67 @@
 """The judge judged: every fault fails on the clause that it breaks, honesty passes."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from attnref_conformance import faulty
 from attnref_conformance.faulty import FAULTS, HONEST
+from attnref_conformance.faulty.matrix import shared_oracle
 from attnref_conformance.profiles import PROFILES
-from attnref_conformance.status import Outcome, Status
 from attnref_conformance.suite import Selection, known_clauses, resolve, run
 
 from attnref import cli
 
-COMMANDS = (
-    "plain_order",
-    "stale_cache",
-    "scale_in_half",
-    "cap_gradient_forgotten",
-    "mask_inverted",
-    "empty_rows_nan",
-    "dropped_rescale",
-    "merge_by_sigmoid",
-    "gradient_without_delta",
-    "shared_sums_in_half",
-    "sequences_meet",
-    "wrap_pairs_visible",
-    "shift_of_the_previous_call",
-    "accepts_everything",
-)
-"""The faults that are also put through the real command."""
-
-
-def first_failure(name: str) -> Outcome:
-    """Run the trials of a fault's clause until one fails."""
-    fault = FAULTS[name]
-    trials = Selection(clauses=(fault.clause,)).trials()
-    return next(o for o in run(fault.backend, trials) if o.status.failure)
+NARROW = (("--quick", "--dtype", "float32"), ("--dtype", "float32"), ("--dtype", "float16"), ())
+"""How much of the clause is run: more only where less lets the fault pass."""
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_fails_on_the_clause_that_it_breaks(name: str) -> None:
-    """No fault survives, and none is the judge's own failure."""
-    outcome = first_failure(name)
-    assert FAULTS[name].clause == outcome.clause
-    assert outcome.status in (Status.FAIL, Status.CRASH)
-    assert outcome.message
+def test_the_command_fails_a_fault_on_its_clause(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit status is 1, and the page names the clause and the case; the judge did not err."""
+    clause = FAULTS[name].clause
+    words = ["conform", f"attnref_conformance.faulty:{name}", "--clause", clause]
+    statuses = []
+    for narrower in NARROW:
+        capsys.readouterr()
+        statuses.append(cli.main([*words, *narrower]))
+        if statuses[-1]:
+            break
+    assert 1 == statuses[-1]
+    said = capsys.readouterr().out
+    assert f"{name} does not conform in this part of the suite" in said
+    assert re.search(rf"^{clause} (FAIL|CRASH): \d+ cases?, ", said, re.MULTILINE)
+    assert re.search(rf"^  {clause}-[\w-]+\[\w+\]$", said, re.MULTILINE)
+    assert "ERROR" not in said
 
 
-WHOLE = ("honest_16", "honest_half_weights_128")
-"""The honest variants that are put through everything."""
+@pytest.mark.parametrize("name", ["dropped_rescale", "exits"])
+def test_a_command_of_its_own_fails_a_fault(name: str) -> None:
+    """As a stranger runs it: another process, which survives what ends processes."""
+    words = ["conform", f"attnref_conformance.faulty:{name}", "--clause", FAULTS[name].clause]
+    command = [str(Path(sys.executable).with_name("attnref")), *words, "--quick"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (1, "") == (ran.returncode, ran.stderr)
+    assert f"{name} does not conform in this part of the suite" in ran.stdout
 
 
-@pytest.mark.parametrize("name", [name for name in HONEST if name not in WHOLE])
-def test_an_honest_variant_passes(name: str) -> None:
-    """Other tiles, orders and roundings are right: nothing is even remarked upon."""
-    found = {o.id: o.message for o in run(HONEST[name], Selection(quick=True).trials())
-             if o.status is not Status.PASS}  # fmt: skip
-    assert {} == found
+@pytest.mark.parametrize("family", "ABCDEFGH")
+def test_no_honest_variant_is_accused(family: str) -> None:
+    """Other tiles, orders, accumulators and roundings are right."""
+    accused = {}
+    with shared_oracle() as forget:
+        for trial in Selection(clauses=(family,), quick=True).trials():
+            forget()
+            outcomes = {name: trial.run(backend) for name, backend in HONEST.items()}
+            accused |= {(n, o.id): o.message for n, o in outcomes.items() if o.status.failure}
+    assert {} == accused
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", ["honest_16", "honest_half_weights_128"])
 def test_an_honest_variant_passes_the_whole_suite(name: str) -> None:
     """No case of the suite, in any dtype, accuses the innocent."""
     accused = {o.id: o.message for o in run(HONEST[name], Selection().trials())
@@ -73,22 +76,29 @@ def test_a_fault_says_what_it_is(name: str) -> None:
     assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name)
     assert (name, name) == (fault.name, fault.backend.name)
     assert fault.clause in known_clauses()
-    assert re.fullmatch(r"[A-Z].{10,}\.", fault.meaning)
+    assert re.fullmatch(r"[A-Z][^|\n]{10,}\.", fault.meaning)
+
+
+def test_there_are_many_faults_and_many_honest_variants() -> None:
+    """At least a hundred and ten, and eight."""
+    assert len(FAULTS) >= 110
+    assert len(HONEST) >= 8
 
 
 def test_every_meaning_is_told_once() -> None:
-    """No fault is there twice."""
-    assert len(FAULTS) == len({fault.meaning for fault in FAULTS.values()})
+    """No fault is there twice, and what two clauses share is said in two ways."""
+    meanings = [(fault.clause, fault.meaning) for fault in FAULTS.values()]
+    assert len(meanings) == len({*meanings})
 
 
-def test_every_clause_that_a_backend_alone_can_break_has_a_fault() -> None:
-    """What is judged is known to be judged; A4 is a promise of the core."""
-    assert {*known_clauses()} - {"A4"} == {fault.clause for fault in FAULTS.values()}
+def test_every_clause_that_is_judged_has_a_fault() -> None:
+    """What is judged is known to be judged."""
+    assert {*known_clauses()} == {fault.clause for fault in FAULTS.values()}
 
 
-def test_every_family_has_a_fault() -> None:
-    """From A to H."""
-    assert [*"ABCDEFGH"] == sorted({fault.clause[0] for fault in FAULTS.values()})
+def test_a_fault_does_not_inherit_a_memory() -> None:
+    """Some faults remember calls, and each run begins with none."""
+    assert FAULTS["stale_cache"].backend is not FAULTS["stale_cache"].backend
 
 
 def test_faults_and_honest_variants_are_found_by_name() -> None:
@@ -103,18 +113,6 @@ def test_faults_and_honest_variants_are_found_by_name() -> None:
 def test_honest_variants_cover_every_profile() -> None:
     """Each profile's limits are met by somebody."""
     assert {*PROFILES} == {getattr(b, "profile", "") for b in HONEST.values()}
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_command_fails_a_fault(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The exit status is 1, and the page names the clause and the case."""
-    clause = FAULTS[name].clause
-    words = ["conform", f"attnref_conformance.faulty:{name}", "--clause", clause]
-    assert 1 == cli.main(words)
-    said = capsys.readouterr().out
-    assert f"{name} does not conform in this part of the suite" in said
-    assert re.search(rf"^{clause} (FAIL|CRASH): \d+ cases?, ", said, re.MULTILINE)
-    assert re.search(rf"^  {clause}-[\w-]+\[\w+\]$", said, re.MULTILINE)
 
 
 def test_the_command_passes_an_honest_variant(

@@ -2,7 +2,9 @@
 
 A fault is a few lines over the judge's own tiled computation, and breaks the clause that
 it names. `attnref conform attnref_conformance.faulty:dropped_rescale` must fail. `HONEST`
-holds the other side: correct variants that must pass.
+holds the other side: correct variants that must pass. `docs/kill-matrix.md` lists both.
+
+A7 and H4 have no fault: they are promises of the core, and judged by its own tests.
 """
 
 from attnref.backend import Backend
