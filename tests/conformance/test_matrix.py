@@ -26,9 +26,9 @@ def test_a_case_is_its_parts_and_dtypes() -> None:
 def test_a_case_counts_once_and_honesty_passes() -> None:
     """Whatever parts of it fail."""
     rows = judge(["sink_past_a_length", "honest_64"], by_case(SINKS), ids(SINKS))
-    assert {} == rows["honest_64"].failed
-    assert {"D4"} == {*rows["sink_past_a_length"].failed}
-    assert rows["sink_past_a_length"].failed["D4"] < rows["sink_past_a_length"].cases == rows["honest_64"].cases
+    fault, honest = rows["sink_past_a_length"], rows["honest_64"]
+    assert ({"D4"}, {}) == ({*fault.failed}, honest.failed)
+    assert fault.failed["D4"] < fault.cases == honest.cases
     assert [] == survivors(rows)
 
 

@@ -108,9 +108,11 @@ class SoftmaxByTiles(Tiled):
     def softmax(self, p: Any) -> np.ndarray:
         if p.tile is None:
             return super().softmax(p)
-        whole = [replace(p, x=np.take(p.x, range(*at.indices(p.x.shape[p.axis])), p.axis))
-                 for at in Tiled(tile=p.tile).tiles(p.x.shape[p.axis])]  # fmt: skip
-        return np.concatenate([super(SoftmaxByTiles, self).softmax(q) for q in whole], p.axis)
+        parts = []
+        for at in Tiled(tile=p.tile).tiles(p.x.shape[p.axis]):
+            one = np.take(p.x, range(*at.indices(p.x.shape[p.axis])), p.axis)
+            parts.append(super().softmax(replace(p, x=one)))
+        return np.concatenate(parts, p.axis)
 
 
 @breaks("D5")

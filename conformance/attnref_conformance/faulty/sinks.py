@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from attnref.problem import Result
-from attnref_conformance.dense import Dense
+from attnref_conformance.dense import Dense, Piece
 from attnref_conformance.faulty.fault import breaks
 from attnref_conformance.honest import State, Tiled
 
@@ -113,16 +113,8 @@ class SinkPastALength(Tiled):
 class SinkGradientOfOneEntry(Tiled):
     """Sums a sink's gradient over the first batch entry alone."""
 
-    def attention_gradients(self, p: Any, result: Result, dout: Any, dlse: Any) -> Any:
-        done: Any = super().attention_gradients(p, result, dout, dlse)
-        if getattr(p, "sinks", None) is None or p.operation != "attention":
-            return done
-        one = replace(p, **{n: x[:1] for n in ("q", "k", "v") for x in (getattr(p, n),)},
-                      mask=None, bias=None, q_offset=0, q_lens=None, kv_lens=None)  # fmt: skip
-        first: Any = super().attention_gradients(
-            one,
-            Result(result.out[:1], result.lse[:1]),
-            dout[:1],
-            None if dlse is None else dlse[:1],
-        )
-        return done._replace(dsinks=first.dsinks)
+    def piece_gradients(self, piece: Piece, d: Dense, *rest: Any) -> None:
+        if d.sink is not None:
+            first = np.arange(d.sink.shape[0])[:, None, None] == 0
+            d = replace(d, sink=np.where(first, d.sink, -np.inf).astype(d.sink.dtype))
+        super().piece_gradients(piece, d, *rest)
