@@ -1,21 +1,29 @@
 """`attnref conform`: judge a backend and print one page."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from attnref.backend import Backend
 from attnref.errors import AttnrefError
 from attnref_conformance import SUITE_VERSION, suite
 from attnref_conformance.case import DTYPES
 from attnref_conformance.profiles import DEFAULT, PROFILES
+from attnref_conformance.progress import Watcher
 from attnref_conformance.report import Report, profile_sentence
-from attnref_conformance.status import Outcome
+from attnref_conformance.running import run
+from attnref_conformance.worker import Task
+from attnref_conformance.workers import TIMEOUT, CannotStart, Crew, Here, crew
+
+T = TypeVar("T", int, float)
 
 USAGE = 2
 """The exit status of a command that was not understood."""
+
+INTERRUPTED = 130
+"""The exit status of a run that somebody ended with Ctrl-C, as shells have it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +37,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", action="append", default=[], choices=DTYPES, help="only this dtype"
     )
     parser.add_argument(
+        "-n",
+        dest="workers",
+        type=_number(int, 0),
+        metavar="N",
+        help="judge in N processes; 0 for this one, where a debugger sees the backend",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_number(float, 0),
+        default=TIMEOUT,
+        metavar="SECONDS",
+        help=f"a case without an answer for so long has hung (default: {TIMEOUT:g})",
+    )
+    parser.add_argument(
+        "--budget",
+        type=_number(float, 0),
+        metavar="SECONDS",
+        help="run what fits, spread over everything; the rest is NOT RUN",
+    )
+    parser.add_argument(
         "--report",
         type=Path,
         metavar="DIR",
@@ -36,11 +64,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _number(kind: Callable[[str], T], least: float) -> Callable[[str], T]:
+    """Read a number that is not too small."""
+
+    def number(text: str) -> T:
+        value = kind(text)
+        if not value >= least:  # nor is it NaN
+            raise argparse.ArgumentTypeError(f"must be at least {least:g}, not {text}")
+        return value
+
+    return number
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Judge a backend.
 
     Returns:
-        0 if it conforms, 1 if it does not, 2 if the command was not understood.
+        0 if it conforms, 1 if it does not, 2 if the command was not understood, 130 if it
+        was interrupted.
     """
     console = Console()
     if strange := suite.unknown(arguments.clause):
@@ -49,11 +90,28 @@ def main(arguments: argparse.Namespace) -> int:
     selection = suite.Selection(
         tuple(arguments.clause), tuple(arguments.dtype) or DTYPES, arguments.quick
     )
+    task = Task(arguments.backend, selection, arguments.timeout)
+    judges = crew(task, arguments.workers, len(selection.trials()))
     try:
-        backend = suite.resolve(arguments.backend)
+        judges.start()
+        return _judged(console, arguments, selection, judges)
     except AttnrefError as error:
         console.print(str(error), highlight=False, markup=False)
         return USAGE
+    except CannotStart as error:
+        console.print(f"ERROR: {error}", highlight=False, markup=False)
+        return 1
+    finally:
+        judges.close()
+
+
+def _judged(
+    console: Console,
+    arguments: argparse.Namespace,
+    selection: suite.Selection,
+    judges: Crew | Here,
+) -> int:
+    backend = suite.resolve(arguments.backend)
     if getattr(backend, "profile", DEFAULT) not in PROFILES:
         console.print(
             f"{backend.name} names the unknown profile {backend.profile!r}; "  # type: ignore[attr-defined]
@@ -67,30 +125,11 @@ def main(arguments: argparse.Namespace) -> int:
     unusable = backend.available()
     for reason in unusable:
         console.print(f"  cannot run here: {reason}", highlight=False, markup=False)
-    report = Report(
-        backend, _run(console, backend, selection), selection.partial, arguments.backend
-    )
+    done = run(judges, selection, arguments.budget, Watcher(console, arguments.budget))
+    report = Report(backend, done.outcomes, done.partial, arguments.backend)
     report.print(console)
     if arguments.report:
         console.print(f"wrote {report.write(arguments.report)}", highlight=False)
+    if done.interrupted:
+        return INTERRUPTED
     return 0 if report.passed else 1
-
-
-def _run(console: Console, backend: Backend, selection: suite.Selection) -> list[Outcome]:
-    """Run the trials under a progress bar that says how long it will take."""
-    trials = selection.trials()
-    outcomes: list[Outcome] = []
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("[red]{task.fields[failed]}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("judging", total=len(trials), failed="")
-        for outcome in suite.run(backend, trials):
-            outcomes.append(outcome)
-            failed = sum(o.status.failure for o in outcomes)
-            progress.update(task, advance=1, failed=f"{failed} failed" if failed else "")
-    return outcomes

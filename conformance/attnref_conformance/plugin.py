@@ -1,5 +1,11 @@
-"""The pytest plugin: `pytest --pyargs attnref_conformance --attnref-backend NAME`."""
+"""The pytest plugin: `pytest --pyargs attnref_conformance --attnref-backend NAME`.
 
+Every pytest process judges in a worker of its own, so that a backend that hangs or dies is
+a failed test and not the end of pytest. What was declared and never exercised is known
+when all trials have ended, and is told below them.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="ID",
         help="only this clause or family",
     )
+    group.addoption(
+        "--attnref-timeout",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="a case without an answer for so long has hung (default: 120)",
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -30,34 +43,64 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 _misused = pytest.StashKey[str]()
 """What keeps the suite from being run as it was asked for."""
 
+_worker = pytest.StashKey[Any]()
+"""The process that the backend is judged in."""
+
+_outcomes = pytest.StashKey[list[Any]]()
+"""How every trial ended, where the terminal is."""
+
+_vacuous = pytest.StashKey[Sequence[str]]()
+"""What makes a run vacuous, in words."""
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the one test of the suite its trials."""
     if "attnref_trial" not in metafunc.fixturenames:
         return
-    from attnref_conformance.suite import Selection  # loads the suite
-
-    config = metafunc.config
-    clauses = tuple(config.getoption("--attnref-clause"))
-    misuse = _misuse(config.getoption("--attnref-backend"), clauses)
+    misuse = _misuse(metafunc.config)
     if misuse:
-        config.stash[_misused] = misuse
-    quick = bool(config.getoption("--attnref-quick"))
-    trials = [] if misuse else Selection(clauses=clauses, quick=quick).trials()
+        metafunc.config.stash[_misused] = misuse
+    trials = [] if misuse else _selection(metafunc.config).trials()
     metafunc.parametrize("attnref_trial", trials, ids=[trial.id for trial in trials])
 
 
-def _misuse(name: str | None, clauses: tuple[str, ...]) -> str:
-    from attnref.errors import AttnrefError  # loads the suite
-    from attnref_conformance.suite import resolve, unknown
+def _selection(config: pytest.Config) -> Any:
+    from attnref_conformance.suite import Selection  # loads the suite
 
-    if not name:
+    clauses = tuple(config.getoption("--attnref-clause"))
+    return Selection(clauses=clauses, quick=bool(config.getoption("--attnref-quick")))
+
+
+def _misuse(config: pytest.Config) -> str:
+    from attnref.errors import AttnrefError  # loads the suite
+    from attnref_conformance.suite import unknown
+    from attnref_conformance.workers import CannotStart
+
+    if not config.getoption("--attnref-backend"):
         return "name the backend to judge: --attnref-backend NAME"
     try:
-        resolve(name)
-    except AttnrefError as error:
+        _judge(config).start()
+    except (AttnrefError, CannotStart) as error:
         return str(error)
-    return unknown(clauses)
+    return unknown(config.getoption("--attnref-clause"))
+
+
+def _judge(config: pytest.Config) -> Any:
+    """Return this process's worker."""
+    from attnref_conformance.worker import Task  # loads the suite
+    from attnref_conformance.workers import Worker
+
+    if _worker not in config.stash:
+        named, timeout = map(config.getoption, ("--attnref-backend", "--attnref-timeout"))
+        threads = 1 if hasattr(config, "workerinput") else 0
+        config.stash[_worker] = Worker(Task(named, _selection(config), timeout), threads)
+    return config.stash[_worker]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the worker."""
+    if _worker in config.stash:
+        config.stash[_worker].close()
 
 
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
@@ -67,11 +110,9 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def attnref_backend(request: pytest.FixtureRequest) -> Any:
-    """The backend under judgement."""
-    from attnref_conformance.suite import resolve  # loads the suite
-
-    return resolve(request.config.getoption("--attnref-backend"))
+def attnref_judge(request: pytest.FixtureRequest) -> Any:
+    """The process that judges the backend, whatever becomes of it."""
+    return _judge(request.config)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -94,24 +135,54 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
         return "unsupported", "u", "UNSUPPORTED"
     if status == "QUALITY":
         return "quality", "q", "QUALITY"
+    if status == "NOT RUN":
+        return "not run", "n", "NOT RUN"
     return None
 
 
-def _vacuous(config: pytest.Config) -> bool:
-    """Tell whether trials were run, and every one of them was declined."""
-    stats = getattr(config.pluginmanager.get_plugin("terminalreporter"), "stats", {})
-    others = ("passed", "quality", "failed", "error")
-    return bool(stats.get("unsupported")) and not any(stats.get(name) for name in others)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what trials came to, in the process that has the terminal."""
+    config.stash[_outcomes] = []
+    config.pluginmanager.register(_Ear(config.stash[_outcomes]), "attnref_outcomes")
+
+
+class _Ear:
+    """Hears how trials ended, those of other processes too."""
+
+    def __init__(self, outcomes: list[Any]) -> None:
+        self._outcomes = outcomes
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep an outcome."""
+        if report.when == "call":
+            self._outcomes.extend(x for n, x in report.user_properties if n == "attnref_outcome")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that executed nothing."""
-    if _vacuous(session.config):
+    """Fail a run that executed nothing, or not what the backend declares."""
+    config = session.config
+    if hasattr(config, "workerinput") or not config.getoption("--attnref-backend"):
+        return
+    config.stash[_vacuous] = _found_vacuous(config)
+    if config.stash[_vacuous]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def _found_vacuous(config: pytest.Config) -> list[str]:
+    from attnref_conformance.status import Outcome, Status  # loads the suite
+    from attnref_conformance.vacuous import vacuous
+
+    outcomes = [Outcome.from_json(said) for said in config.stash[_outcomes]]
+    if outcomes and all(o.status is Status.UNSUPPORTED for o in outcomes):
+        return ["no case was executed, everything was declined"]
+    selection = _selection(config)
+    if selection.partial or len(outcomes) < len(selection.trials()):
+        return []  # what was not exercised here may be so in the rest
+    return [f"{o.id}\n  {o.message}" for o in vacuous(_judge(config).declared(), outcomes)]
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """List the reasons for which cases were declined."""
+    """List the reasons for which cases were declined, and what was never exercised."""
     declined: dict[str, int] = {}
     for report in terminalreporter.stats.get("unsupported", []):
         reason = dict(report.user_properties)["attnref_message"]
@@ -120,5 +191,5 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("declined by the backend")
     for reason, n in sorted(declined.items(), key=lambda item: -item[1]):
         terminalreporter.line(f"{n:5} cases: {reason}")
-    if _vacuous(config):
-        terminalreporter.line("VACUOUS: no case was executed, everything was declined", red=True)
+    for said in config.stash.get(_vacuous, ()):
+        terminalreporter.line(f"VACUOUS: {said}", red=True)

@@ -216,12 +216,16 @@ class Promise:
         """The clause that the promise belongs to."""
         return self.name.partition("-")[0]
 
+    def about(self) -> Outcome:
+        """Describe the promise without any backend, as the beginning of an outcome."""
+        return Outcome(
+            self.id, self.clause, self.level, self.operation, self.dtype, (), Status.PASS
+        )
+
     def run(self, backend: Backend) -> Outcome:
         """Judge the backend."""
         start = time.perf_counter()
-        about = Outcome(
-            self.id, self.clause, self.level, self.operation, self.dtype, (), Status.PASS
-        )
+        about = self.about()
         try:
             self.keep(_Caller(backend, self.dtype))
         except Declined as refusal:

@@ -59,7 +59,7 @@ def given(case: str, backend: Backend) -> dict[str, Array]:
     drawn = judgement.native()
     if trial.part is Part.GRADIENTS:
         _, stored = judgement.stored()
-        drawn |= {n: judgement.theirs(x) for n, x in stored.items()}
+        drawn |= {n: judgement.theirs(n, x) for n, x in stored.items()}
     return drawn
 
 

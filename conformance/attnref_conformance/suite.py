@@ -1,9 +1,11 @@
 """Which trials make up a run, and the run itself."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import zip_longest
+from typing import Any
 
 from attnref import registry
 from attnref.backend import Backend, is_backend
@@ -88,6 +90,30 @@ def run(backend: Backend, trials: Iterable[AnyTrial]) -> Iterator[Outcome]:
     """Judge a backend, one outcome at a time."""
     for trial in trials:
         yield trial.run(backend)
+
+
+def spread(trials: Sequence[AnyTrial]) -> list[AnyTrial]:
+    """Order trials so that any beginning of them is spread over clauses, dtypes and parts.
+
+    The clauses take turns; within a clause its dtypes and parts do, and each clause begins
+    with another one. The order is always the same.
+    """
+    clauses = []
+    for n, mine in enumerate(_groups(trials, lambda t: t.clause)):
+        kinds = _groups(mine, lambda t: (t.dtype, getattr(t, "part", "")))
+        clauses.append(_in_turn(kinds[n % len(kinds) :] + kinds[: n % len(kinds)]))
+    return _in_turn(clauses)
+
+
+def _groups(trials: Iterable[AnyTrial], key: Callable[[Any], Any]) -> list[list[AnyTrial]]:
+    groups: dict[Any, list[AnyTrial]] = {}
+    for trial in trials:
+        groups.setdefault(key(trial), []).append(trial)
+    return list(groups.values())
+
+
+def _in_turn(groups: Sequence[Sequence[AnyTrial]]) -> list[AnyTrial]:
+    return [trial for turn in zip_longest(*groups) for trial in turn if trial is not None]
 
 
 def unknown(clauses: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from attnref_conformance import command
+from attnref_conformance.suite import Selection
 
 from attnref import cli
 
@@ -131,6 +131,6 @@ def test_a_run_without_trials_is_vacuous(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An empty selection is no pass."""
-    monkeypatch.setattr(command, "_run", lambda *_: [])
-    assert 1 == cli.main(["conform", "reference", "--clause", "H2"])
+    monkeypatch.setattr(Selection, "trials", lambda _: [])
+    assert 1 == cli.main(["conform", "reference", "--quick", "-n", "0"])
     assert "no case was executed" in capsys.readouterr().out

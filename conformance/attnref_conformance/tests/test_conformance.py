@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 
-def test_conformance(attnref_trial: Any, attnref_backend: Any, record_property: Any) -> None:
+def test_conformance(attnref_trial: Any, attnref_judge: Any, record_property: Any) -> None:
     """The backend means what the specification means."""
-    outcome = attnref_trial.run(attnref_backend)
+    outcome = attnref_judge.judge(attnref_trial)
     record_property("attnref_status", str(outcome.status))
     record_property("attnref_message", outcome.message)
+    record_property("attnref_outcome", outcome.as_json())
     if outcome.status.failure:
         pytest.fail(f"{outcome.status} {outcome.id}\n{outcome.message}", pytrace=False)
