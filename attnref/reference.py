@@ -92,6 +92,7 @@ class Reference:
         self, problem: AnyProblem, result: Result, dout: Array, dlse: Array | None = None
     ) -> Gradients:
         """Compute in float64 and round once."""
+        refuse(self, problem)
         given = Result(*(None if x is None else wide(x) for x in result))
         above = None if dlse is None else wide(dlse)
         with np.errstate(all="ignore"):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import array_api_strict
@@ -13,7 +14,7 @@ import torch
 import attnref
 from attnref import arrays, normalize, reference
 from attnref.backend import is_backend
-from attnref.problem import Problem, Result
+from attnref.problem import Problem, Result, SoftmaxProblem
 from attnref.spec import attention, gradients, packed, softmax, windows
 
 RNG = np.random.default_rng(7)
@@ -372,6 +373,23 @@ def test_the_reference_refuses_nothing() -> None:
     assert [] == list(reference.backend.unsupported(normalize.softmax(Q)))
     assert Q is reference.backend.from_numpy(Q)
     assert Q is reference.backend.to_numpy(Q)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Newer(SoftmaxProblem):
+    """A call with a feature that the reference has never heard of."""
+
+    def _features(self) -> set[str]:
+        return {"unheard of"}
+
+
+def test_what_is_newer_is_refused_both_ways() -> None:
+    """The backward looks for itself: a result may come from elsewhere (H2)."""
+    problem = Newer(x=Q, axis=3)
+    with pytest.raises(attnref.UnsupportedError, match="unheard of is not implemented"):
+        reference.backend.forward(problem)
+    with pytest.raises(attnref.UnsupportedError, match="unheard of is not implemented"):
+        reference.backend.backward(problem, Result(Q, None), Q)
 
 
 def test_a_problem_of_no_kind_is_a_bug() -> None:

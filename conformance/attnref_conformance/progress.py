@@ -16,6 +16,9 @@ class Watcher:
         budget: How many seconds the run may take, if it may not take all it needs.
     """
 
+    PAUSE = 0.1
+    """How many seconds lie between two pictures."""
+
     def __init__(self, console: Console, budget: float | None = None) -> None:
         self._budget = budget
         self._done, self._failed, self._total = 0, 0, 0
@@ -45,7 +48,7 @@ class Watcher:
         self._done += 1
         self._failed += outcome.status.failure
         elapsed = time.monotonic() - self._start
-        if elapsed - self._shown > 0.1:
+        if elapsed - self._shown >= self.PAUSE:
             self._shown = elapsed
             left = time_left(elapsed, self._done, self._total, self._budget)
             failed = f"{self._failed} failed" if self._failed else ""

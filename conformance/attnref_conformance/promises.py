@@ -1,108 +1,59 @@
 """What a backend promises beyond numbers: refusing the unknown, remembering nothing."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-import attnref
-from attnref import normalize
-from attnref.arrays import Array
-from attnref.backend import Backend, Reason
-from attnref.problem import AttentionProblem
+from attnref.backend import Backend
+from attnref.problem import Result
+from attnref_conformance import surroundings
+from attnref_conformance.caller import Caller, Declined, overwritten, same
 from attnref_conformance.case import DTYPES, cast
 from attnref_conformance.status import Outcome, Status
-from attnref_conformance.trial import Finding, declined, must_refuse, unsupported, watched
+from attnref_conformance.surroundings import NotHere
+from attnref_conformance.trial import Finding, declined, level_of, must_refuse, unsupported
+from attnref_conformance.vacuous import OPERATIONS, SIZES, Wanted, plain_problem
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Later(AttentionProblem):
-    """A call with an option that no backend of today has heard of."""
-
-    def _features(self) -> set[str]:
-        return {*AttentionProblem._features(self), "unheard of"}  # noqa: SLF001
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Elsewhere(AttentionProblem):
-    """An operation that no backend of today has heard of."""
-
-    operation: ClassVar[str] = "unheard_of"
-
-
-class Declined(Exception):  # noqa: N818  # not an error
-    """The backend has reasons against a call that a promise needs, and refused it."""
-
-    def __init__(self, reasons: Sequence[Reason]) -> None:
-        super().__init__("; ".join(map(str, reasons)))
-        self.reasons = reasons
-
-
-@dataclass(frozen=True)
-class _Caller:
-    """Calls a backend in one dtype, and hears its reasons first."""
-
-    backend: Backend
-    dtype: str
-
-    def array(self, *shape: int, seed: int) -> Array:
-        """Draw an array of the backend."""
-        x = np.random.default_rng(seed).normal(size=shape)
-        return self.backend.from_numpy(cast(x, self.dtype))
-
-    def qkv(self, S: int = 9, seed: int = 0) -> list[Array]:
-        """Draw queries, keys and values of one small call."""
-        return [self.array(1, 2, S, 64, seed=3 * seed + n) for n in range(3)]
-
-    def call(self, function: str, *given: Array, **options: Any) -> Array:
-        """Call a public function.
-
-        Raises:
-            Declined: The backend gave reasons, and refused when called.
-        """
-        problem = getattr(normalize, function)(*given, **options)
-        reasons = declined(self.backend, problem)
-        if reasons:
-            must_refuse(self.backend, problem)
-            raise Declined(reasons)
-        with watched():
-            return getattr(attnref, function)(*given, **options, backend=self.backend)
-
-    def values(self, x: Array) -> np.ndarray:
-        """Copy the values of a result."""
-        return np.array(self.backend.to_numpy(x)).astype(np.float64)
-
-    def attend(self, *given: Array, **options: Any) -> np.ndarray:
-        """Call `attention` and copy its values."""
-        return self.values(self.call("attention", *given, **options))
-
-
-def _refuses(caller: _Caller, kind: type[AttentionProblem]) -> None:
-    problem = normalize.attention(*caller.qkv())
-    later = kind(**{f.name: getattr(problem, f.name) for f in fields(problem)})
+def _refuses(caller: Caller, operation: str, change: Callable[[type[Any]], dict[str, Any]]) -> None:
+    """Describe a call of tomorrow: it must be declined, and refused both ways."""
+    problem = plain_problem(caller.backend, Wanted(operation, frozenset(), caller.dtype), *SIZES[0])
+    kind = type(problem)
+    newer = type("Newer", (kind,), {"__slots__": (), **change(kind)})
+    later = newer(**{f.name: getattr(problem, f.name) for f in fields(problem)})
     if not declined(caller.backend, later):
         raise Finding("declared support for what it cannot have heard of")
     must_refuse(caller.backend, later)
+    must_refuse(caller.backend, later, Result(getattr(problem, problem.main), None))
 
 
-def _refuses_a_feature(caller: _Caller) -> None:
-    _refuses(caller, _Later)
+def _with_a_feature(kind: type[Any]) -> dict[str, Any]:
+    return {"_features": lambda p: {*kind._features(p), "unheard of"}}  # noqa: SLF001
 
 
-def _refuses_an_operation(caller: _Caller) -> None:
-    _refuses(caller, _Elsewhere)
+def _of_an_operation(_: type[Any]) -> dict[str, Any]:
+    return {"operation": "unheard_of"}
 
 
-def _shapes_in_turn(caller: _Caller) -> None:
+def _refuses_a_feature(operation: str) -> Callable[[Caller], None]:
+    return lambda caller: _refuses(caller, operation, _with_a_feature)
+
+
+def _refuses_an_operation(caller: Caller) -> None:
+    _refuses(caller, "attention", _of_an_operation)
+
+
+def _shapes_in_turn(caller: Caller) -> None:
     """Call with a shape, another, and the first again: the first answer comes back."""
     first = caller.attend(*caller.qkv(9))
     caller.attend(*caller.qkv(70, seed=1))
-    _same(first, caller.attend(*caller.qkv(9)), "after a call of another shape")
+    same(first, caller.attend(*caller.qkv(9)), "after a call of another shape")
 
 
-def _contents_in_turn(caller: _Caller) -> None:
+def _contents_in_turn(caller: Caller) -> None:
     """Overwrite the same arrays between calls: each call sees what they hold then."""
     given = caller.qkv()
     before = caller.attend(*given)
@@ -111,12 +62,12 @@ def _contents_in_turn(caller: _Caller) -> None:
         wanted = caller.attend(*others)
         if np.array_equal(before, wanted):
             raise Finding("gave one answer to two different calls")
-        if not all(_overwritten(x, y) for x, y in zip(given, others, strict=True)):
+        if not all(overwritten(x, y) for x, y in zip(given, others, strict=True)):
             given = caller.qkv(seed=seed)  # immutable arrays can only be replaced
-        _same(wanted, caller.attend(*given), "when the same arrays hold other contents")
+        same(wanted, caller.attend(*given), "when the same arrays hold other contents")
 
 
-def _options_in_turn(caller: _Caller) -> None:
+def _options_in_turn(caller: Caller) -> None:
     """Overwrite optional arrays between calls: each call sees what they hold then."""
     given, backend = caller.qkv(), caller.backend
     rng = np.random.default_rng(0)
@@ -128,10 +79,10 @@ def _options_in_turn(caller: _Caller) -> None:
             if np.array_equal(last[1], wanted) and not np.array_equal(last[0], x):
                 raise Finding(f"gave one answer to two different arrays for {name}")
             last = (x, wanted)
-            if kept is None or not _overwritten(kept, backend.from_numpy(x.copy())):
+            if kept is None or not overwritten(kept, backend.from_numpy(x.copy())):
                 kept = backend.from_numpy(x.copy())
             again = caller.attend(*given, **{name: kept})
-            _same(wanted, again, f"when the same {name} holds other contents")
+            same(wanted, again, f"when the same {name} holds other contents")
 
 
 def _option(rng: np.random.Generator, name: str, dtype: str) -> np.ndarray:
@@ -142,24 +93,16 @@ def _option(rng: np.random.Generator, name: str, dtype: str) -> np.ndarray:
     return cast(rng.normal(size=(9, 9) if name == "bias" else 2), dtype)
 
 
-def _overwritten(x: Array, y: Array) -> bool:
-    try:
-        x[...] = y
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    return True
-
-
-def _results_are_kept(caller: _Caller) -> None:
+def _results_are_kept(caller: Caller) -> None:
     """A result belongs to its caller: later calls of the same shape leave it alone."""
     held = caller.call("attention", *caller.qkv())
     before = caller.values(held)
     for seed in (1, 2):
         caller.attend(*caller.qkv(seed=seed))
-    _same(before, caller.values(held), "in a result that was already returned")
+    same(before, caller.values(held), "in a result that was already returned")
 
 
-def _windows_in_turn(caller: _Caller) -> None:
+def _windows_in_turn(caller: Caller) -> None:
     """A map that one window covers drops its shift, and only for that call (G4)."""
 
     def attend(side: int) -> np.ndarray:
@@ -168,10 +111,10 @@ def _windows_in_turn(caller: _Caller) -> None:
 
     first = attend(8)
     attend(4)
-    _same(first, attend(8), "after a call with a smaller map")
+    same(first, attend(8), "after a call with a smaller map")
 
 
-def _biases_in_turn(caller: _Caller) -> None:
+def _biases_in_turn(caller: Caller) -> None:
     """A position bias belongs to its call (G7), and another one gives another answer."""
     x = caller.array(1, 8, 8, 2, 32, seed=0)
     biases = (caller.array(2, 16, 16, seed=n) for n in (1, 2))
@@ -181,11 +124,6 @@ def _biases_in_turn(caller: _Caller) -> None:
     )
     if np.array_equal(first, second):
         raise Finding("gave one answer to two different biases")
-
-
-def _same(first: np.ndarray, again: np.ndarray, when: str) -> None:
-    if not np.allclose(first, again, rtol=1e-5, atol=1e-6, equal_nan=True):
-        raise Finding(f"answered differently {when}")
 
 
 @dataclass(frozen=True)
@@ -200,7 +138,7 @@ class Promise:
     """
 
     name: str
-    keep: Callable[[_Caller], None]
+    keep: Callable[[Caller], None]
     dtype: str
     level: int = 1
     operation: str = "attention"
@@ -227,7 +165,10 @@ class Promise:
         start = time.perf_counter()
         about = self.about()
         try:
-            self.keep(_Caller(backend, self.dtype))
+            self.keep(Caller(backend, self.dtype))
+        except NotHere as lack:
+            # What this machine cannot show stands in the way of no level.
+            about = replace(about, status=Status.NOT_RUN, level=0, message=str(lack))
         except Declined as refusal:
             about = unsupported(about, refusal.reasons)
         except Finding as finding:
@@ -238,20 +179,38 @@ class Promise:
         return replace(about, seconds=time.perf_counter() - start)
 
 
-_KEPT: tuple[tuple[str, Callable[[_Caller], None], int, str], ...] = (
-    ("H2-refuses-a-feature-it-never-heard-of", _refuses_a_feature, 1, "attention"),
-    ("H2-refuses-an-operation-it-never-heard-of", _refuses_an_operation, 1, "attention"),
-    ("A5-shapes-in-turn", _shapes_in_turn, 1, "attention"),
-    ("A5-contents-in-turn", _contents_in_turn, 1, "attention"),
-    ("A5-options-in-turn", _options_in_turn, 1, "attention"),
-    ("A5-results-are-kept", _results_are_kept, 1, "attention"),
-    ("G7-maps-in-turn", _windows_in_turn, 4, "window_attention"),
-    ("G7-biases-in-turn", _biases_in_turn, 4, "window_attention"),
+_UNHEARD = "H2-refuses-a-feature-it-never-heard-of"
+
+_KEPT: tuple[tuple[str, Callable[[Caller], None], str], ...] = (
+    (_UNHEARD, _refuses_a_feature("attention"), "attention"),
+    *(
+        (f"{_UNHEARD}-in-{name}", _refuses_a_feature(name), name)
+        for name in OPERATIONS
+        if name != "attention"
+    ),
+    ("H2-refuses-an-operation-it-never-heard-of", _refuses_an_operation, "attention"),
+    ("A5-shapes-in-turn", _shapes_in_turn, "attention"),
+    ("A5-contents-in-turn", _contents_in_turn, "attention"),
+    ("A5-options-in-turn", _options_in_turn, "attention"),
+    ("A5-results-are-kept", _results_are_kept, "attention"),
+    ("A5-several-threads", surroundings.several_threads, "attention"),
+    ("G7-maps-in-turn", _windows_in_turn, "window_attention"),
+    ("G7-biases-in-turn", _biases_in_turn, "window_attention"),
 )
 
-PROMISES = tuple(
-    Promise(name, keep, dtype, level, operation)
-    for name, keep, level, operation in _KEPT
-    for dtype in DTYPES
+_SURROUNDINGS: tuple[tuple[str, Callable[[Caller], None], str], ...] = (
+    ("A5-a-stream-of-the-caller", surroundings.side_stream, "float32"),
+    ("A5-a-second-device", surroundings.second_device, "float32"),
+    ("A1-heads-far-apart", surroundings.far_apart, "float16"),
+    ("A1-more-elements-than-32-bits-count", surroundings.many_elements, "float16"),
+)
+
+PROMISES = (
+    *(
+        Promise(name, keep, dtype, level_of(operation, gradients=False), operation)
+        for name, keep, operation in _KEPT
+        for dtype in DTYPES
+    ),
+    *(Promise(name, keep, dtype, quick=False) for name, keep, dtype in _SURROUNDINGS),
 )
 """Every promise; ids are unique and stable."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from attnref_conformance.status import Outcome, Status
-from attnref_conformance.suite import AnyTrial, Selection, spread
+from attnref_conformance.suite import Selection, spread
 from attnref_conformance.vacuous import vacuous
 from attnref_conformance.workers import Crew, Here, not_run
 
@@ -69,8 +69,3 @@ def run(
 def _left_out(outcomes: Sequence[Outcome]) -> bool:
     """Tell whether anything was not run that this machine could have run."""
     return any(o.status is Status.NOT_RUN and o.level for o in outcomes)
-
-
-def whole(trials: Sequence[AnyTrial], outcomes: Sequence[Outcome]) -> bool:
-    """Tell whether every trial has an outcome."""
-    return {t.id for t in trials} <= {o.id for o in outcomes}

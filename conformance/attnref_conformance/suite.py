@@ -47,7 +47,9 @@ class Selection:
 
     def _selected(self) -> Iterator[AnyTrial]:
         for promise in PROMISES:
-            asked = promise.dtype in self.dtypes and (not self.quick or promise.dtype in _QUICK)
+            asked = promise.dtype in self.dtypes and (
+                not self.quick or (promise.quick and promise.dtype in _QUICK)
+            )
             if asked and self._wants(promise.clause):
                 yield promise
         for case in ALL:

@@ -1,15 +1,14 @@
 """What a backend declares as supported and no case exercised.
 
-A backend is asked about plain calls of convenient sizes: every operation, every feature of
-it alone, every two together, with and without gradients, in every dtype. What it accepts
-there some executed case must have used. A backend that computes softcaps for multiples of
-128 only, and so declines every case that has one, claims what nobody has seen.
+For every combination of features that the suite has cases of, a backend is asked about a
+plain call with the same features, in convenient sizes. What it accepts there some executed
+case must have used. A backend that computes softcaps for multiples of 128 only, and so
+declines every case that has one, claims what nobody has seen.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -24,40 +23,45 @@ from attnref_conformance.trial import Finding, declined, level_of
 SIZES = ((128, 64), (64, 32), (256, 128), (16, 16))
 """Tokens and head sizes that kernels like; a backend declares what it accepts in any."""
 
-_ATTENTION = ("bias", "grouped heads", "kv_lens", "mask", "q_lens", "q_offset", "sinks", "softcap")
-_MAPS = ("bias", "key_mask", "qkv", "scale per head", "shift", "wrap_bias")
-
-ASKED: Mapping[str, Sequence[str]] = {
-    "attention": (*_ATTENTION, "window"),
-    "attention_varlen": ("grouped heads", "q_offset", "sinks", "softcap", "window"),
-    "window_attention": _MAPS,
-    "softmax": (),
-    "merge": (),
-    "relative_position_bias": (),
-}
-"""Operation to the features that a backend is asked about; gradients go with each."""
+OPERATIONS = tuple(name for name in POSITIONAL if not name.endswith("_qkv"))
+"""What a problem can be about."""
 
 
 @dataclass(frozen=True)
-class Declared:
-    """Something that a backend says it can run.
-
-    Attributes:
-        operation: The operation.
-        features: The features of the call that it accepted.
-        dtype: The dtype.
-        call: The call in words.
-    """
+class Wanted:
+    """A combination of features that the suite has cases of."""
 
     operation: str
     features: frozenset[str]
     dtype: str
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A plain call that a backend says it can run.
+
+    Attributes:
+        wanted: What it uses.
+        call: The call in words.
+    """
+
+    wanted: Wanted
     call: str
 
 
-def declared(backend: Backend, dtypes: Sequence[str]) -> list[Declared]:
-    """Ask a backend about every plain call, and return those that it accepts."""
-    found = (_accepted(backend, wanted, dtype) for dtype in dtypes for wanted in _wanted())
+def wanted(outcomes: Iterable[Outcome]) -> list[Wanted]:
+    """Return every combination that occurs, the plainest first."""
+    found = dict.fromkeys(map(_wanted, filter(lambda o: o.operation, outcomes)))
+    return sorted(found, key=lambda w: len(w.features))
+
+
+def _wanted(o: Outcome) -> Wanted:
+    return Wanted(o.operation.removesuffix("_qkv"), frozenset(o.features), o.dtype)
+
+
+def declared(backend: Backend, asked: Iterable[Wanted]) -> list[Declared]:
+    """Ask a backend about plain calls, and return those that it accepts."""
+    found = (_accepted(backend, wanted) for wanted in asked)
     return [accepted for accepted in found if accepted]
 
 
@@ -67,47 +71,40 @@ def vacuous(claims: Sequence[Declared], outcomes: Sequence[Outcome]) -> list[Out
     Only the plainest claims are told: one about two features says nothing new where one
     of the two was never exercised at all.
     """
-    told: list[Declared] = []
+    told: list[Wanted] = []
     found = []
-    for claim in sorted(claims, key=lambda c: len(c.features)):
-        cases = [o for o in outcomes if _uses(o, claim)]
-        known = any(_implies(claim, other) for other in told)
-        if known or not cases or any(o.status is not Status.UNSUPPORTED for o in cases):
+    for claim in claims:
+        cases = [o for o in outcomes if _implies(_wanted(o), claim.wanted)]
+        if any(_implies(claim.wanted, other) for other in told):
             continue
-        told.append(claim)
-        found.append(_outcome(claim, cases))
+        if all(o.status is Status.UNSUPPORTED for o in cases):
+            told.append(claim.wanted)
+            found.append(_outcome(claim, cases))
     return found
 
 
-def _uses(o: Outcome, claim: Declared) -> bool:
-    return (
-        o.operation.removesuffix("_qkv") == claim.operation
-        and o.dtype == claim.dtype
-        and claim.features <= {*o.features}
-    )
-
-
-def _implies(claim: Declared, other: Declared) -> bool:
-    same = (claim.operation, claim.dtype) == (other.operation, other.dtype)
-    return same and other.features <= claim.features
+def _implies(one: Wanted, other: Wanted) -> bool:
+    """Tell whether whoever uses the one uses the other."""
+    same = (one.operation, one.dtype) == (other.operation, other.dtype)
+    return same and other.features <= one.features
 
 
 def _outcome(claim: Declared, cases: Sequence[Outcome]) -> Outcome:
-    features = sorted(claim.features)
-    named = "-".join(f.replace(" ", "-") for f in ("exercised", claim.operation, *features))
-    what = " with ".join([claim.operation, *([" and ".join(features)] if features else [])])
+    about, features = claim.wanted, sorted(claim.wanted.features)
+    named = "-".join(f.replace(" ", "-") for f in ("exercised", about.operation, *features))
+    what = " with ".join([about.operation, *([" and ".join(features)] if features else [])])
     reason, n = Counter(r for o in cases for r in {*o.reasons}).most_common(1)[0]
     return Outcome(
-        id=f"H2-{named}[{claim.dtype}]",
+        id=f"H2-{named}[{about.dtype}]",
         clause="H2",
-        level=level_of(claim.operation, gradients="gradients" in claim.features),
-        operation=claim.operation,
-        dtype=claim.dtype,
+        level=level_of(about.operation, gradients="gradients" in about.features),
+        operation=about.operation,
+        dtype=about.dtype,
         features=tuple(features),
         status=Status.VACUOUS,
         message=(
             f"declared support for {claim.call}, and declined every case of {what} in "
-            f"{claim.dtype}: {len(cases)}, {n} of them because {reason}. Accept them, for "
+            f"{about.dtype}: {len(cases)}, {n} of them because {reason}. Accept them, for "
             f"example by padding inside, or decline {what} whatever its sizes"
         ),
     )
@@ -115,34 +112,21 @@ def _outcome(claim: Declared, cases: Sequence[Outcome]) -> Outcome:
 
 # ---- the calls that are asked about ------------------------------------------------
 
-_Wanted = tuple[str, frozenset[str]]
 
-
-def _wanted() -> Iterator[_Wanted]:
-    """List operations with no feature, with each, with every two; gradients are one more."""
-    for operation, names in ASKED.items():
-        features = (*names, "gradients")
-        for n in (0, 1, 2):
-            for chosen in combinations(features, n):
-                yield operation, frozenset(chosen)
-
-
-def _accepted(backend: Backend, wanted: _Wanted, dtype: str) -> Declared | None:
-    operation, features = wanted
+def _accepted(backend: Backend, asked: Wanted) -> Declared | None:
     for S, D in SIZES:
-        problem = _problem(backend, operation, features, dtype, S, D)
+        problem = plain_problem(backend, asked, S, D)
         try:
             if not declined(backend, problem):
-                return Declared(operation, problem.features, dtype, str(problem))
+                return Declared(asked, str(problem))
         except Finding:  # the trials say so, with all that belongs to it
             continue
     return None
 
 
-def _problem(
-    backend: Backend, operation: str, features: frozenset[str], dtype: str, S: int, D: int
-) -> Problem:
+def plain_problem(backend: Backend, asked: Wanted, S: int, D: int) -> Problem:
     """Describe a plain call that uses these features."""
+    operation, features, dtype = asked.operation, asked.features, asked.dtype
     make = {
         "attention": _attention,
         "attention_varlen": _packed,
@@ -190,6 +174,8 @@ def _scores(features: frozenset[str], S: int) -> dict[str, Any]:
         options["softcap"] = 30.0
     if features & {"window", "q_offset"}:
         options["window"] = (S // 4, S // 4)
+        if "q_offset" not in features:
+            options["q_offset"] = "start"
     return options
 
 
@@ -207,20 +193,21 @@ def _packed(operation: str, features: frozenset[str], S: int, D: int) -> _Parts:
 
 
 def _map(operation: str, features: frozenset[str], _: int, D: int) -> _Parts:
-    H, w, G = 4, 8, 16
+    H, rank = 4, next((int(f[0]) for f in features if f.endswith("-D")), 2)
+    w, G = (8, (16,) * rank) if rank < 3 else (4, (8,) * rank)
     inputs: _Inputs
     if "qkv" in features:
-        operation, inputs = "window_attention_qkv", {"qkv": np.zeros((1, G, G, 3, H, D))}
+        operation, inputs = "window_attention_qkv", {"qkv": np.zeros((1, *G, 3, H, D))}
     else:
-        inputs = {n: np.zeros((1, G, G, H, D)) for n in ("q", "k", "v")}
-    options: dict[str, Any] = {"window": w}
+        inputs = {n: np.zeros((1, *G, H, D)) for n in ("q", "k", "v")}
+    options: dict[str, Any] = {"window": (w,) * rank}
     if features & {"shift", "wrap_bias"}:
-        options["shift"] = w // 2
+        options["shift"] = (w // 2,) * rank
     if "wrap_bias" in features:
         options["wrap_bias"] = -100.0
     arrays = {
-        "bias": np.zeros((H, w * w, w * w)),
-        "key_mask": np.ones((1, G, G), bool),
+        "bias": np.zeros((H, w**rank, w**rank)),
+        "key_mask": np.ones((1, *G), bool),
         "scale per head": np.ones(H),
     }
     inputs |= {n.partition(" ")[0]: x for n, x in arrays.items() if n in features}

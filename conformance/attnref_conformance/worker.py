@@ -11,16 +11,16 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from attnref.backend import Backend
 from attnref.errors import AttnrefError
-from attnref_conformance import vacuous
 from attnref_conformance.status import Outcome, Status
 from attnref_conformance.suite import AnyTrial, Selection, resolve
+from attnref_conformance.vacuous import Declared, declared, wanted
 
 ORPHANED = 30.0
 """How many seconds past its limit a worker ends itself, if nobody else did."""
@@ -75,7 +75,7 @@ def main() -> None:
     for request in _requests(requests):
         faulthandler.dump_traceback_later(task.timeout + ORPHANED, exit=True)
         if request == DECLARED:
-            say(_declared(backend, task.selection))
+            say(_declared(backend, trials.values()))
         else:
             say(judged(trials[request], backend))
         faulthandler.cancel_dump_traceback_later()
@@ -95,10 +95,10 @@ def judged(trial: AnyTrial, backend: Backend) -> Outcome:
         return replace(trial.about(), status=Status.CRASH, message=message, seconds=seconds)
 
 
-def _declared(backend: Backend, selection: Selection) -> list[vacuous.Declared]:
+def _declared(backend: Backend, trials: Iterable[AnyTrial]) -> list[Declared]:
     """Ask for what is declared; a backend that falls over has said so in its trials."""
     try:
-        return vacuous.declared(backend, selection.dtypes)
+        return declared(backend, wanted(trial.about() for trial in trials))
     except BaseException:  # noqa: BLE001
         return []
 

@@ -20,12 +20,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from attnref.errors import AttnrefError
 from attnref_conformance.status import Outcome, Status
 from attnref_conformance.suite import AnyTrial, resolve
-from attnref_conformance.vacuous import Declared, declared
+from attnref_conformance.vacuous import Declared, declared, wanted
 from attnref_conformance.worker import DECLARED, READY, Refused, Task
 
 TIMEOUT = 120.0
@@ -69,8 +69,8 @@ class Worker:
         self._task = task
         self._threads = threads or cores()
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the worker
-        self._closed = False
+        self._log: IO[bytes] | None = None
+        self._never = ""
 
     def start(self) -> None:
         """Start the process, unless it runs, and wait until it has loaded the backend.
@@ -79,12 +79,12 @@ class Worker:
             AttnrefError: The name is not registered, cannot be loaded, or is no backend.
             CannotStart: The process ends before it can say.
         """
-        why = "the run was ended"
+        why = ""
         for _ in range(ATTEMPTS):
             if self._process is not None:
                 return
-            if self._closed:
-                break
+            if self._never:
+                raise CannotStart(self._never)
             self._process = self._started()
             try:
                 answer = self._asked(self._task, STARTING)
@@ -96,11 +96,11 @@ class Worker:
                 raise AttnrefError(answer.sentence)
             assert answer == READY
             return
-        raise CannotStart(f"no process could load the backend: {why}")
+        self._never = f"no process could load the backend: {why}"
+        raise CannotStart(self._never)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        self._log.seek(0)
-        self._log.truncate()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the process
         return subprocess.Popen(  # noqa: S603  # our own interpreter
             [sys.executable, "-c", _BOOT.format(path=sys.path)],
             env={**dict.fromkeys(_THREADS, str(self._threads)), **os.environ},
@@ -133,16 +133,17 @@ class Worker:
 
     def close(self) -> None:
         """End the process for good."""
-        self._closed = True
+        self._never = self._never or "the run was ended"
         self._drop()
-        self._log.close()
 
     def _drop(self) -> None:
         """End the process, and every one that it started."""
         process, self._process = self._process, None
-        if process is None:
+        log, self._log = self._log, None
+        if process is None or log is None:
             return
         _kill(process)
+        log.close()
         for pipe in (process.stdin, process.stdout):
             with suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]  # both are pipes
@@ -186,11 +187,15 @@ class Worker:
         return f"the process died: {_ending(process.poll())}{self._where()}"
 
     def _where(self) -> str:
-        if self._closed:
+        log = self._log
+        if log is None:
             return ""
-        self._log.seek(0)
-        frame = _FRAME.search(self._log.read().decode(errors="replace"))
-        return f", in {frame['name']} ({Path(frame['file']).name}:{frame['line']})" if frame else ""
+        with suppress(ValueError):  # the run was ended meanwhile
+            log.seek(0)
+            frame = _FRAME.search(log.read().decode(errors="replace"))
+            if frame:
+                return f", in {frame['name']} ({Path(frame['file']).name}:{frame['line']})"
+        return ""
 
 
 def _ending(code: int | None) -> str:
@@ -298,7 +303,8 @@ class Here:
 
     def declared(self) -> list[Declared]:
         """Ask for what the backend declares as supported."""
-        return declared(self._backend, self._task.selection.dtypes)
+        trials = self._task.selection.trials()
+        return declared(self._backend, wanted(trial.about() for trial in trials))
 
     def close(self) -> None:
         """Do nothing: there is nothing to end."""

@@ -1,13 +1,19 @@
 """Worker processes: whatever a backend does there is a finding, and the run goes on."""
 
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+from attnref_conformance import workers
 from attnref_conformance.status import Outcome, Status
 from attnref_conformance.suite import Selection
 from attnref_conformance.unruly import UNRULY
 from attnref_conformance.worker import Task, judged
-from attnref_conformance.workers import Worker
+from attnref_conformance.workers import CannotStart, Crew, Here, Worker, crew
+
+from attnref.errors import AttnrefError
 
 TRIALS = {t.id: t for t in Selection(clauses=("D1",)).trials()}
 BEFORE, DURING, AFTER = "D1-2-keys[float32]", "D1-15-keys[float32]", "D1-17-keys[float32]"
@@ -68,3 +74,88 @@ def test_where_it_hung_and_where_it_died_is_told(worker: Callable[..., Worker]) 
     assert hung.message.startswith("hung: no answer within 1.5 s, in _hangs (unruly.py:")
     died = worker("attnref_conformance.unruly:aborts").judge(TRIALS[DURING])
     assert died.message.startswith("the process died: signal 6 (SIGABRT), in _aborts (unruly.py:")
+
+
+DIES = "import os; os._exit(4)"
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that workers import from as well."""
+    (tmp_path / "dies_at_once.py").write_text(DIES, encoding="utf-8")
+    (tmp_path / "no_backend.py").write_text("backend = 3", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    return tmp_path
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_worker_that_cannot_be_started_is_an_error(worker: Callable[..., Worker]) -> None:
+    """It is tried a few times, and not for ever; every trial says so."""
+    said = "no process could load the backend: the process died: exit status 4"
+    mine = worker("dies_at_once:backend")
+    with pytest.raises(CannotStart, match=said):
+        mine.start()
+    outcome = mine.judge(TRIALS[BEFORE])
+    assert (Status.ERROR, said) == (outcome.status, outcome.message)
+    assert [] == mine.declared()
+
+
+@pytest.mark.usefixtures("modules")
+@pytest.mark.parametrize("workers", [1, 0])
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [("no_backend:backend", "is not a backend"), ("refrence", "no backend is called 'refrence'")],
+    ids=["no-backend", "no-name"],
+)
+def test_what_cannot_be_loaded_is_told_as_here(named: str, said: str, workers: int) -> None:
+    """The sentence of `resolve` arrives from the other process."""
+    judges = crew(Task(named, Selection(quick=True), 60.0), workers, 1)
+    with closing(judges), pytest.raises(AttnrefError, match=said):
+        judges.start()
+
+
+def test_a_clause_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a few hung trials the rest of the clause is not tried, and says why."""
+    monkeypatch.setattr(workers, "PATIENCE", 1)
+    trials = [TRIALS[DURING], TRIALS[AFTER]]
+    judges = Crew(Task("attnref_conformance.unruly:hangs", Selection(clauses=("D1",)), 1.0), 1)
+    with closing(judges):
+        hung, after = judges.run(trials)
+    assert hung.message.startswith("hung: ")
+    said = "1 trials of D1 hung before, and the rest was not tried"
+    assert (Status.NOT_RUN, said) == (after.status, after.message)
+
+
+def test_the_results_are_the_same_whatever_the_number_of_workers() -> None:
+    """In this process, in one other and in two."""
+    selection = Selection(clauses=("D1",), quick=True)
+    trials = selection.trials()[:12]
+    task = Task("attnref_conformance.faulty:dropped_rescale", selection, 60.0)
+    found = []
+    for n in (0, 1, 2):
+        judges = crew(task, n, len(trials))
+        with closing(judges):
+            judges.start()
+            outcomes = {o.id: (o.status, o.message, o.utilisation) for o in judges.run(trials)}
+        found.append(outcomes)
+    assert {t.id for t in trials} == {*found[0]}
+    assert found[0] == found[1] == found[2]
+
+
+def test_the_number_of_workers_is_worth_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few trials share one process, many as many as there are cores, up to a limit."""
+    task = Task("reference", Selection(), 60.0)
+    monkeypatch.setattr(workers, "cores", lambda: 16)
+    sizes = [len(crew(task, None, n)._workers) for n in (1, 200, 5000)]
+    assert [1, 2, workers.MOST] == sizes
+    assert 7 == len(crew(task, 7, 1)._workers)
+    assert isinstance(crew(task, 0, 5000), Here)
+
+
+def test_an_idle_worker_ends_with_its_parent(worker: Callable[..., Worker]) -> None:
+    """It reads the end of its requests, and leaves."""
+    mine = worker("reference")
+    mine.start()
+    process = mine._process
+    process.stdin.close()
+    assert 0 == process.wait(20)
