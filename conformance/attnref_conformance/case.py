@@ -41,9 +41,11 @@ class View:
 
     Attributes:
         take: Takes the view; given a NumPy array, of the same meaning.
+        written: How a program writes the view.
     """
 
     take: Callable[[Array], Array]
+    written: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,12 +128,12 @@ def permute(*axes: int) -> View:
     def take(x: Array) -> Array:
         return x.permute(axes) if hasattr(x, "permute") else x.transpose(axes)
 
-    return View(take)
+    return View(take, f"permute{axes}")
 
 
 def cut(*slices: Any) -> View:
     """View a part of an array."""
-    return View(lambda x: x[slices])
+    return View(lambda x: x[slices], f"cut{slices}")
 
 
 def stretch(*shape: int) -> View:
@@ -140,7 +142,7 @@ def stretch(*shape: int) -> View:
     def take(x: Array) -> Array:
         return sys.modules[arrays.library(x) or "numpy"].broadcast_to(x, shape)
 
-    return View(take)
+    return View(take, f"stretch{shape}")
 
 
 def cast(x: np.ndarray, dtype: str) -> np.ndarray:

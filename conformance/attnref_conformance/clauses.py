@@ -23,6 +23,15 @@ class Clause:
     text: str
 
 
+DRAWN = Clause(
+    "drawn",
+    "Any valid problem",
+    "Calls that were drawn at random from everything that the specification allows.\n"
+    "They count towards no level.",
+)
+"""What stands for the clauses where a problem was drawn: it may be about any of them."""
+
+
 @cache
 def clauses() -> dict[str, Clause]:
     """Read every clause by its id."""
@@ -34,7 +43,7 @@ def clauses() -> dict[str, Clause]:
 
 def clause(name: str) -> Clause:
     """Return a clause; one that the page does not have is empty."""
-    return clauses().get(name, Clause(name, "", ""))
+    return DRAWN if name == DRAWN.id else clauses().get(name, Clause(name, "", ""))
 
 
 def _page() -> str:

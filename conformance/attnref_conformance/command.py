@@ -57,6 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run what fits, spread over everything; the rest is NOT RUN",
     )
     parser.add_argument(
+        "--draw",
+        type=int,
+        default=0,
+        metavar="N",
+        help="after the cases, judge N problems that Hypothesis draws; they count towards no level",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="draw other problems (default: 0)"
+    )
+    parser.add_argument(
         "--report",
         type=Path,
         metavar="DIR",
@@ -84,11 +94,16 @@ def main(arguments: argparse.Namespace) -> int:
         was interrupted.
     """
     console = Console()
-    if strange := suite.unknown(arguments.clause):
+    if strange := suite.unknown(arguments.clause) or suite.undrawable(arguments.draw):
         console.print(strange, highlight=False, markup=False)
         return USAGE
     selection = suite.Selection(
-        tuple(arguments.clause), tuple(arguments.dtype) or DTYPES, arguments.quick
+        tuple(arguments.clause),
+        tuple(arguments.dtype) or DTYPES,
+        arguments.quick,
+        arguments.draw,
+        arguments.seed,
+        arguments.backend,
     )
     task = Task(arguments.backend, selection, arguments.timeout)
     judges = crew(task, arguments.workers, len(selection.trials()))

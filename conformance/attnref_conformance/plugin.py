@@ -31,6 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="a case without an answer for so long has hung (default: 120)",
     )
+    group.addoption(
+        "--attnref-draw", type=int, default=0, metavar="N", help="N drawn problems after the cases"
+    )
+    group.addoption("--attnref-seed", type=int, default=0, metavar="S", help="draw others")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -68,16 +72,22 @@ def _selection(config: pytest.Config) -> Any:
     from attnref_conformance.suite import Selection  # loads the suite
 
     clauses = tuple(config.getoption("--attnref-clause"))
-    return Selection(clauses=clauses, quick=bool(config.getoption("--attnref-quick")))
+    draw, seed, named = map(
+        config.getoption, ("--attnref-draw", "--attnref-seed", "--attnref-backend")
+    )
+    quick = bool(config.getoption("--attnref-quick"))
+    return Selection(clauses=clauses, quick=quick, draw=draw, seed=seed, named=named or "")
 
 
 def _misuse(config: pytest.Config) -> str:
     from attnref.errors import AttnrefError  # loads the suite
-    from attnref_conformance.suite import unknown
+    from attnref_conformance.suite import undrawable, unknown
     from attnref_conformance.workers import CannotStart
 
     if not config.getoption("--attnref-backend"):
         return "name the backend to judge: --attnref-backend NAME"
+    if missing := undrawable(config.getoption("--attnref-draw")):
+        return missing
     try:
         _judge(config).start()
     except (AttnrefError, CannotStart) as error:

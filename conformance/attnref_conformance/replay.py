@@ -15,7 +15,7 @@ import numpy as np
 from attnref import arrays
 from attnref.arrays import Array
 from attnref.backend import Backend
-from attnref_conformance.case import Call, Part
+from attnref_conformance.case import Call, Part, View, permute, stretch
 from attnref_conformance.status import Element, Outcome, Status
 from attnref_conformance.suite import AnyTrial, Selection
 from attnref_conformance.trial import Judgement, Trial, backward_arguments
@@ -72,7 +72,9 @@ class _Name(str):
         return str(self)
 
 
-def program(trial: AnyTrial, backend: Backend, named: str, outcome: Outcome) -> str:
+def program(
+    trial: AnyTrial, backend: Backend, named: str, outcome: Outcome, *, drawn: bool = False
+) -> str:
     """Write the program that shows a failure.
 
     Args:
@@ -80,6 +82,7 @@ def program(trial: AnyTrial, backend: Backend, named: str, outcome: Outcome) -> 
         backend: The backend that failed.
         named: How the command names it, `"small"` or `"small:backend"`.
         outcome: How the trial ended.
+        drawn: The trial is none of the suite's: its arrays are written out, however many.
     """
     said = " ".join(f"{outcome.id}: {outcome.status}: {outcome.message}".split())
     head = "".join(f"# {line}\n" for line in textwrap.wrap(said, 96))
@@ -87,11 +90,17 @@ def program(trial: AnyTrial, backend: Backend, named: str, outcome: Outcome) -> 
     if isinstance(trial, Trial):
         judgement = Judgement(trial, backend)
         inputs = _inputs(judgement)
-        written = is_written_out(trial, backend)
-        lines += _literals(inputs, backend) if written else _drawn(outcome.id, inputs)
+        if drawn:
+            lines += _viewed(judgement, inputs)
+        elif is_written_out(trial, backend):
+            lines += _literals(inputs, backend)
+        else:
+            lines += _drawn(outcome.id, inputs)
         lines += ["", f"result = attnref.{_call(judgement, inputs)}"]
         lines += _check(outcome.element, alone=_alone(judgement))
-    if outcome.element is None and outcome.status is not Status.CRASH:
+    if drawn and outcome.element is None:
+        lines += ["print(result)"]
+    elif outcome.element is None and outcome.status is not Status.CRASH:
         lines += [
             "",
             f"verdict = judge({outcome.id!r}, backend)",
@@ -128,6 +137,8 @@ def _imports(body: str, named: str) -> str:
     lines = ["import numpy as np"] if "np." in body or "array(" in body else []
     lines += ["import ml_dtypes"] if "ml_dtypes" in body else []
     lines += ["import attnref"] if "attnref." in body else []
+    views = [name for name in ("cut", "permute", "stretch") if f"{name}(" in body]
+    lines += [f"from attnref_conformance.case import {', '.join(views)}"] if views else []
     used = [name for name in ("given", "judge") if f"{name}(" in body]
     lines += [f"from attnref_conformance.replay import {', '.join(used)}"] if used else []
     return "\n".join([*lines, _import(named)])
@@ -135,15 +146,43 @@ def _imports(body: str, named: str) -> str:
 
 def _literals(inputs: Mapping[str, np.ndarray], backend: Backend) -> list[str]:
     """Write arrays out, number by number."""
+    return [f"{name} = {_literal(x, backend)}" for name, x in inputs.items()]
+
+
+def _literal(x: np.ndarray, backend: Backend) -> str:
+    written = f"np.array({_numbers(x)}, {_NUMPY_TYPES[arrays.dtype_name(x)]})"
+    if 0 in x.shape:
+        written = f"np.zeros({x.shape}, {_NUMPY_TYPES[arrays.dtype_name(x)]})"
+    return written if backend.library in ("numpy", "any") else f"backend.from_numpy({written})"
+
+
+def _viewed(judgement: Judgement, inputs: Mapping[str, np.ndarray]) -> list[str]:
+    """Write arrays out as they lie in memory, under the views that are taken of them."""
     lines = []
     for name, x in inputs.items():
-        written = f"np.array({_numbers(x)}, {_NUMPY_TYPES[arrays.dtype_name(x)]})"
-        if 0 in x.shape:
-            written = f"np.zeros({x.shape}, {_NUMPY_TYPES[arrays.dtype_name(x)]})"
-        if backend.library not in ("numpy", "any"):
-            written = f"backend.from_numpy({written})"
-        lines.append(f"{name} = {written}")
+        base, view = judgement.call.inputs.get(name, x), judgement.call.views.get(name)
+        if name not in judgement.call.inputs:
+            base, view = _unviewed(x)
+        try:
+            if view is not None:
+                view.take(judgement.backend.from_numpy(base.copy()))
+        except (ValueError, TypeError, IndexError, AttributeError):
+            base, view = x, None  # the library has no such view
+        literal = _literal(base, judgement.backend)
+        lines.append(f"{name} = {literal if view is None else f'{view.written}.take({literal})'}")
     return lines
+
+
+def _unviewed(x: np.ndarray) -> tuple[np.ndarray, View | None]:
+    """Find a dense array, and the view of it that an array is."""
+    if x.size > 1 and not any(x.strides):
+        return x[(slice(1),) * x.ndim], stretch(*x.shape)
+    axes = arrays.memory_order(x)
+    return (
+        (x, None)
+        if axes == tuple(range(x.ndim))
+        else (x.transpose(axes), permute(*np.argsort(axes).tolist()))
+    )
 
 
 def _numbers(x: np.ndarray) -> str:

@@ -93,10 +93,10 @@ def _tried(best: Smallest, call: Call, backend: Backend) -> Smallest | None:
     case = replace(best.trial.case, build=lambda _rng, _dtype: call)
     trial = replace(best.trial, case=case)
     outcome = trial.run(backend)
-    return Smallest(trial, outcome) if _way(outcome) == _way(best.outcome) else None
+    return Smallest(trial, outcome) if way(outcome) == way(best.outcome) else None
 
 
-def _way(outcome: Outcome) -> tuple[object, ...]:
+def way(outcome: Outcome) -> tuple[object, ...]:
     """Reduce a failure to what does not depend on sizes and numbers."""
     e = outcome.element
     raised = outcome.message.partition(":")[0] if e is None else ""

@@ -4,8 +4,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 from attnref import registry
 from attnref.backend import Backend, is_backend
@@ -16,7 +17,10 @@ from attnref_conformance.promises import PROMISES, Promise
 from attnref_conformance.status import Outcome
 from attnref_conformance.trial import Trial
 
-AnyTrial = Trial | Promise
+if TYPE_CHECKING:
+    from attnref_conformance.drawn import Drawn
+
+AnyTrial = Union[Trial, Promise, "Drawn"]  # the last is loaded when it is used
 
 _SIMPLEST_FIRST = ("float32", "float64", "float16", "bfloat16")
 _QUICK = ("float32", "float16")
@@ -30,11 +34,17 @@ class Selection:
         clauses: Clause ids or families, e.g. `("C5", "G")`; empty means all.
         dtypes: The dtypes to judge.
         quick: Small cases in float32 and float16, and the promises: a first impression.
+        draw: How many drawn problems follow the cases.
+        seed: What the drawing begins with.
+        named: How the command names the backend; drawn problems that fail say it.
     """
 
     clauses: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = DTYPES
     quick: bool = False
+    draw: int = 0
+    seed: int = 0
+    named: str = ""
 
     @property
     def partial(self) -> bool:
@@ -43,7 +53,14 @@ class Selection:
 
     def trials(self) -> list[AnyTrial]:
         """Return the trials in the order of the clauses."""
-        return sorted(self._selected(), key=lambda trial: trial.clause)
+        fixed = sorted(self._selected(), key=lambda trial: trial.clause)
+        return [*fixed, *self._drawn()]
+
+    def _drawn(self) -> Iterator[AnyTrial]:
+        if self.draw:
+            from attnref_conformance.drawn import chunks  # which judges by what this module has
+
+            yield from chunks(self.draw, self.dtypes, self.seed, self.named)
 
     def _selected(self) -> Iterator[AnyTrial]:
         for promise in PROMISES:
@@ -123,6 +140,13 @@ def unknown(clauses: Iterable[str]) -> str:
     known = known_clauses()
     strange = [c for c in clauses if c not in known and c not in {k[0] for k in known}]
     return f"no case judges clause {strange[0]!r}; there are {', '.join(known)}" if strange else ""
+
+
+def undrawable(draw: int) -> str:
+    """Say what is missing for problems to be drawn; empty if nothing is, or none are."""
+    if draw and find_spec("hypothesis") is None:
+        return "drawn problems need Hypothesis: pip install attnref[conformance]"
+    return ""
 
 
 def known_clauses(trials: Sequence[AnyTrial] | None = None) -> list[str]:

@@ -307,7 +307,7 @@ class Judgement:
         """Turn a given array into the backend's, strides of zero included."""
         if x.size and x.flags.c_contiguous:
             return self.guarded.array(name, x)
-        if x.size == 0 or any(x.strides):
+        if x.size == 0 or x.ndim == 0 or any(x.strides):
             return self.backend.from_numpy(x.copy(order="K"))
         one = self.backend.from_numpy(x[(slice(1),) * x.ndim].copy())
         try:

@@ -72,7 +72,7 @@ def _size(trial: AnyTrial) -> int:
 
 def _shown(o: Outcome, backend: Backend, named: str) -> Outcome:
     """Show a failure as it is; the backend is not called."""
-    return replace(o, cause=_cause(o), call=_program(replay.find(o.id), backend, named, o))
+    return replace(o, cause=cause(o), call=_program(replay.find(o.id), backend, named, o))
 
 
 def _program(trial: AnyTrial | None, backend: Backend, named: str, o: Outcome) -> str:
@@ -99,7 +99,7 @@ def _here(
         if replay.is_written_out(found.trial, backend):
             trial, shown = found.trial, found.outcome
         call = _program(trial, backend, named, shown)
-        yield replace(o, cause=_cause(found.outcome), call=call)
+        yield replace(o, cause=cause(found.outcome), call=call)
 
 
 def _elsewhere(failures: Iterable[Outcome], named: str) -> Iterator[Outcome]:
@@ -137,7 +137,7 @@ _PLAIN = ("gradients", "1-D", "2-D", "3-D", "qkv")
 """Features that say how a call is made, and not what it asks for."""
 
 
-def _cause(o: Outcome) -> str:
+def cause(o: Outcome) -> str:
     """Say what a call uses and what is wrong with it, without a number."""
     uses = ", ".join(f"`{f}`" for f in o.features if f not in _PLAIN)
     what = f"`{o.operation}`{f' with {uses}' if uses else ''}"
