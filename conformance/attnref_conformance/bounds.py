@@ -223,7 +223,13 @@ def _sink_bound(
     delta = delta + u.out_underflow * np.abs(dout).sum(axis=-1)
     e = relative(exponent)
     rows = size * e + weight * (1 + e) * delta + 2 * u.acc * size
+    rows = rows + _flushed(weight, u) * (taken + np.abs(dlse))
     return np.asarray((rows + sum_error(tokens, u.acc) * size).sum(axis=(0, 2)))
+
+
+def _flushed(weight: np.ndarray, u: Arithmetic) -> np.ndarray:
+    """Bound what flushing a weight to zero costs; there is nothing to flush where it is none."""
+    return np.where(weight > 0, u.underflow, 0.0)
 
 
 def rounded(bound: np.ndarray, exact: np.ndarray, roundoff: float, underflow: float) -> np.ndarray:
@@ -239,11 +245,12 @@ def merge_bounds(
     lse = finite(whole)
     size = sum(np.abs(finite(part)) for _, part in parts) + np.abs(lse)
     e = relative(2 * u.acc * size + 8 * u.acc)
-    weighted = np.zeros_like(out)
+    weighted, lost = np.zeros_like(out), np.zeros_like(out)
     for part_out, part_lse in parts:
         w = np.where(np.isfinite(part_lse), np.exp(finite(part_lse) - lse), 0.0)
         weighted = weighted + w[..., None] * np.abs(finite(part_out))
-    bound = weighted * (2 * e + 6 * u.acc)[..., None]
+        lost = lost + _flushed(w, u)[..., None] * np.abs(finite(part_out))
+    bound = weighted * (2 * e + 6 * u.acc)[..., None] + lost
     rows = e + 4 * u.acc * (size + 1) + u.lse * np.abs(lse)
     out_bound = rounded(bound, out, u.out, u.out_underflow)
     return out_bound, np.where(np.isfinite(whole), rows, 0.0)
@@ -262,9 +269,10 @@ def merge_gradient_bounds(
     e = relative(exponential_error(finite(lse_a), finite(lse), u))
     along = (np.abs(dout) * (np.abs(out_a) + np.abs(out))).sum(axis=-1)
     n = dout.shape[-1] + 4
-    rows = w * (np.abs(dlse) + along) * (e + sum_error(n, u.acc) + 4 * u.acc)
-    values = w[..., None] * np.abs(dout)
-    return values * (e + 2 * u.acc)[..., None], rows
+    lost = _flushed(w, u)
+    rows = (np.abs(dlse) + along) * (w * (e + sum_error(n, u.acc) + 4 * u.acc) + lost)
+    values = np.abs(dout) * (w * (e + 2 * u.acc) + lost)[..., None]
+    return values, rows
 
 
 def softmax_bound(x: np.ndarray, y: np.ndarray, axis: int, u: Arithmetic) -> np.ndarray:
@@ -285,4 +293,5 @@ def softmax_gradient_bound(dy: np.ndarray, y: np.ndarray, axis: int, u: Arithmet
     """Bound the error of a softmax gradient, before rounding."""
     along = (np.abs(dy) * y).sum(axis=axis, keepdims=True)
     n = y.shape[axis] + 4
-    return np.asarray(y * (np.abs(dy) + along) * (sum_error(n, u.acc) + 4 * u.acc))
+    share = y * (sum_error(n, u.acc) + 4 * u.acc) + _flushed(y, u)
+    return np.asarray(share * (np.abs(dy) + along))

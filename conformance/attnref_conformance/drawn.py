@@ -78,7 +78,7 @@ class Drawn:
         tally = _Tally(backend)
         try:
             explore(self.trials(), tally.judge, self.n, (self.seed << 16) + self.number)
-        except _Found:
+        except Found:
             outcome = self._failure(tally, backend)
         else:
             outcome = self._passed(tally)
@@ -121,7 +121,7 @@ class Drawn:
         return replace(shown, cause=cause(o), call=text)
 
 
-class _Found(BaseException):
+class Found(BaseException):
     """A problem that fails, or the end of making it smaller; nobody may catch it."""
 
 
@@ -151,10 +151,10 @@ class _Tally:
 
         Raises:
             AssertionError: It fails, in the same way as the first that failed.
-            _Found: It does, and time is up.
+            Found: It does, and time is up.
         """
         if self.found and time.monotonic() > self.end:
-            raise _Found
+            raise Found
         o = trial.run(self.backend)
         if not self.found:
             self.outcomes.append(o)
@@ -171,7 +171,7 @@ def explore(strategy: Any, judge: Any, n: int, seed: int) -> None:
     """Give a judge `n` problems; where one fails, the smallest of its kind comes last.
 
     Raises:
-        _Found: The judge raised for a problem, and it was made smaller.
+        Found: The judge raised for a problem, and it was made smaller.
     """
     import hypothesis
 
@@ -193,7 +193,7 @@ def explore(strategy: Any, judge: Any, n: int, seed: int) -> None:
         drawn()
     # What fails once and not again is found too: Hypothesis calls it flaky.
     except (AssertionError, hypothesis.errors.Flaky, BaseExceptionGroup) as error:
-        raise _Found from error
+        raise Found from error
 
 
 def chunks(n: int, dtypes: Sequence[str], seed: int = 0, named: str = "") -> Iterator[Drawn]:

@@ -1,6 +1,6 @@
 """The comparer: it fails on each violated condition alone, and passes when none is."""
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -260,3 +260,67 @@ def test_nothing_finite_to_compare_passes() -> None:
     """Where every value is special, comparing them was enough."""
     nothing = np.full(SHAPE, -np.inf)
     assert Comparison() == judged(single(nothing), replace(WANT, value=nothing))
+
+
+@pytest.mark.parametrize(("dtype", "said"), [("float32", 0.1), ("float64", 0.1)])
+def test_a_wrong_value_is_said_in_all_of_its_digits(dtype: str, said: float) -> None:
+    """Nine digits tell any two float32 apart, seventeen any two float64."""
+    got = np.full(SHAPE, said, dtype)
+    found = judged(got, replace(WANT, dtype=dtype)).element
+    digits = {"float32": ("0.100000001", "-0.333333333"), "float64": (f"{said:.17g}",)}[dtype]
+    third = replace(WANT, value=np.full(SHAPE, -1 / 3), dtype=dtype)
+    assert found is not None
+    assert digits[0] == found.got
+    element = judged(got, third).element
+    assert element is not None
+    assert f"{-1 / 3:.{17 if dtype == 'float64' else 9}g}" == element.expected
+
+
+def test_elements_past_their_limit_are_counted() -> None:
+    """What is at its limit is not past it; how far past does not matter."""
+    limit = 2.0**-10
+    off = np.zeros(SHAPE)
+    off[0, 0, :4] = limit, limit / 2, 1.5 * limit, 5 * limit
+    element = judged(single(VALUE + off)).element
+    assert element is not None
+    assert ((0, 0, 3), 2, 30) == (element.at, element.wrong, element.of)
+
+
+def test_no_last_place_is_counted_where_the_limit_is_the_value() -> None:
+    """A digit is promised only where the limit is less than the value."""
+    value = np.ones(SHAPE)
+    for bound, counted in ((1.0, False), (0.999, True)):
+        want = replace(WANT, value=value, bound=np.full(SHAPE, bound))
+        assert counted == (judged(single(value + 2.0**-10), want).ulp > 0)
+
+
+def test_where_nothing_is_finite_nothing_is_compared() -> None:
+    """Special values are not counted among the elements."""
+    value = np.full(SHAPE, np.nan)
+    found = judged(single(value), replace(WANT, value=value))
+    assert ("", 0, 0.0) == (found.problem, found.elements, found.utilisation)
+
+
+def test_what_was_found_does_not_change() -> None:
+    """A comparison is a value."""
+    with pytest.raises(FrozenInstanceError):
+        judged(single()).error = 1.0  # type: ignore[misc]
+
+
+def test_the_first_of_several_special_values_is_named() -> None:
+    """By row where a row is spoiled, by element elsewhere."""
+    got = single(at((0, 1, 2), np.nan, at((1, 2, 4), np.nan)))
+    assert "row (0, 1) of out" in judged(got, replace(WANT, rows=True)).problem
+    assert "out[0, 1, 2] is nan" in judged(got).problem
+
+
+def test_strides_of_other_libraries_are_counted_in_elements() -> None:
+    """A dense tensor is in order, its transpose is not."""
+    import torch
+
+    x = torch.from_numpy(single())
+    want = replace(WANT, value=VALUE)
+    assert "" == compare("out", x, single(), want, PLAIN).problem
+    other = x.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    assert "lies in memory as" in compare("out", other, single(), want, PLAIN).problem
+    assert "" == compare("out", other, single(), want, (2, 0, 1)).problem
