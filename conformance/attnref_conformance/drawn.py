@@ -64,9 +64,14 @@ class Drawn:
     clause: ClassVar[str] = CLAUSE
 
     @property
+    def name(self) -> str:
+        """What the trial is called in every dtype."""
+        return f"{CLAUSE}-{self.function}-{self.number}"
+
+    @property
     def id(self) -> str:
         """The id that reports use."""
-        return f"{CLAUSE}-{self.function}-{self.number}[{self.dtype}]"
+        return f"{self.name}[{self.dtype}]"
 
     def about(self) -> Outcome:
         """Say what is judged, before it is."""
