@@ -1,5 +1,6 @@
-"""The kill matrix: what it counts, what it writes."""
+"""The kill matrix: what it counts, what it writes, and that the committed page is current."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,9 @@ from attnref_conformance import oracle
 from attnref_conformance.faulty import FAULTS, HONEST, matrix
 from attnref_conformance.faulty.matrix import Row, by_case, judge, page, shared_oracle, survivors
 from attnref_conformance.suite import Selection
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "kill-matrix.md"
 
 SINKS = Selection(clauses=("D4",), dtypes=("float32",))
 
@@ -119,3 +123,15 @@ def test_the_program_fails_where_somebody_survives(
     rows["cap_ignored"] = Row({"B2": {"B2-soft-cap"}})
     assert 0 == matrix.main(words)
     assert (tmp_path / "page.md").read_text().startswith("# Kill matrix\n")
+
+
+def test_the_committed_page_is_of_these_faults_and_nobody_survives() -> None:
+    """Every fault with its clause, killed; every honest variant, accused of nothing."""
+    text = PAGE.read_text(encoding="utf-8")
+    row = re.compile(r"^\| `(\w+)` \| ([^|]+) \| (\w\d) \| (yes|\*\*no\*\*) \|", re.MULTILINE)
+    expected = {(f.name, f.meaning, f.clause, "yes") for f in FAULTS.values()}
+    assert expected == {*row.findall(text)}
+    row = re.compile(r"^\| `(honest_\w+)` \| [^|]+ \| [\w-]+ \| ([^|]+) \|$", re.MULTILINE)
+    honest = row.findall(text)
+    assert {(name, "none") for name in HONEST} == {*honest}
+    assert "## Faults that a CPU does not show" in text
