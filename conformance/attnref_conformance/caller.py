@@ -71,7 +71,8 @@ def same(first: np.ndarray, again: np.ndarray, when: str) -> None:
     Raises:
         Finding: They do not.
     """
-    if not np.allclose(first, again, rtol=1e-5, atol=1e-6, equal_nan=True):
+    alike = first.shape == again.shape
+    if not alike or not np.allclose(first, again, rtol=1e-5, atol=1e-6, equal_nan=True):
         raise Finding(f"answered differently {when}")
 
 

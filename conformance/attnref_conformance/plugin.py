@@ -5,6 +5,7 @@ a failed test and not the end of pytest. What was declared and never exercised i
 when all trials have ended, and is told below them.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,8 @@ _misused = pytest.StashKey[str]()
 _worker = pytest.StashKey[Any]()
 """The process that the backend is judged in."""
 
-_outcomes = pytest.StashKey[list[Any]]()
-"""How every trial ended, where the terminal is."""
+_outcomes = pytest.StashKey[list[str]]()
+"""How every trial ended, as JSON, where the terminal is."""
 
 _vacuous = pytest.StashKey[Sequence[str]]()
 """What makes a run vacuous, in words."""
@@ -159,13 +160,14 @@ def pytest_configure(config: pytest.Config) -> None:
 class _Ear:
     """Hears how trials ended, those of other processes too."""
 
-    def __init__(self, outcomes: list[Any]) -> None:
+    def __init__(self, outcomes: list[str]) -> None:
         self._outcomes = outcomes
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep an outcome."""
         if report.when == "call":
-            self._outcomes.extend(x for n, x in report.user_properties if n == "attnref_outcome")
+            said = (str(x) for n, x in report.user_properties if n == "attnref_outcome")
+            self._outcomes.extend(said)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -182,7 +184,7 @@ def _found_vacuous(config: pytest.Config) -> list[str]:
     from attnref_conformance.status import Outcome, Status  # loads the suite
     from attnref_conformance.vacuous import vacuous
 
-    outcomes = [Outcome.from_json(said) for said in config.stash[_outcomes]]
+    outcomes = [Outcome.from_json(json.loads(said)) for said in config.stash[_outcomes]]
     if outcomes and all(o.status is Status.UNSUPPORTED for o in outcomes):
         return ["no case was executed, everything was declined"]
     selection = _selection(config)

@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from attnref.backend import Backend
 from attnref.errors import AttnrefError
 from attnref_conformance.status import Outcome, Status
@@ -48,6 +50,14 @@ class Refused:
     sentence: str
 
 
+@dataclass(frozen=True)
+class Answer:
+    """How a trial ended, and whether the process is fit for another one."""
+
+    outcome: Outcome
+    fit: bool
+
+
 READY = "ready"
 """The first answer of a worker that has loaded the backend."""
 
@@ -77,7 +87,8 @@ def main() -> None:
         if request == DECLARED:
             say(_declared(backend, trials.values()))
         else:
-            say(judged(trials[request], backend))
+            outcome = judged(trials[request], backend)
+            say(Answer(outcome, fit(outcome, backend)))
         faulthandler.cancel_dump_traceback_later()
 
 
@@ -93,6 +104,16 @@ def judged(trial: AnyTrial, backend: Backend) -> Outcome:
         message = f"{type(error).__name__}: {error}".removesuffix(": ")
         seconds = time.perf_counter() - start
         return replace(trial.about(), status=Status.CRASH, message=message, seconds=seconds)
+
+
+def fit(outcome: Outcome, backend: Backend) -> bool:
+    """Tell whether the backend's library still works; a GPU that failed once fails always."""
+    if outcome.status not in (Status.CRASH, Status.ERROR):
+        return True
+    try:
+        return bool(backend.to_numpy(backend.from_numpy(np.ones(1, np.float32)))[0] == 1)
+    except BaseException:  # noqa: BLE001
+        return False
 
 
 def _declared(backend: Backend, trials: Iterable[AnyTrial]) -> list[Declared]:

@@ -26,7 +26,7 @@ from attnref.errors import AttnrefError
 from attnref_conformance.status import Outcome, Status
 from attnref_conformance.suite import AnyTrial, resolve
 from attnref_conformance.vacuous import Declared, declared, wanted
-from attnref_conformance.worker import DECLARED, READY, Refused, Task
+from attnref_conformance.worker import DECLARED, READY, Answer, Refused, Task
 
 TIMEOUT = 120.0
 """How many seconds a trial may take: generous, since the first may compile a kernel."""
@@ -115,11 +115,15 @@ class Worker:
         start = time.perf_counter()
         try:
             self.start()
-            return self._asked(trial.id, self._task.timeout)
+            answer: Answer = self._asked(trial.id, self._task.timeout)
         except Died as death:
             status, message = Status.CRASH, str(death)
         except (CannotStart, AttnrefError) as error:
             status, message = Status.ERROR, str(error)
+        else:
+            if not answer.fit:
+                self._drop()
+            return answer.outcome
         seconds = time.perf_counter() - start
         return replace(trial.about(), status=status, message=message, seconds=seconds)
 

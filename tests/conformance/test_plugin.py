@@ -28,7 +28,30 @@ class Rough(Tiled):
         out, lse = super().attended(p)
         return Result((out * (1 + 40 * 2.0**-24)).astype(out.dtype), lse)
 
-no_cap, rough = NoCap("no_cap"), Rough("rough")
+class Even(Tiled):
+    """Runs multiples of 16 only."""
+
+    def unsupported(self, problem):
+        if problem.operation == "attention" and problem.q.shape[2] % 16:
+            return [Reason("size", "queries must be a multiple of 16")]
+        return super().unsupported(problem)
+
+no_cap, rough, even = NoCap("no_cap"), Rough("rough"), Even("even")
+'''
+
+DIES = '''
+import os, time
+from attnref_conformance.honest import Tiled
+
+class Dies(Tiled):
+    """Ends its process where there are 17 keys."""
+
+    def attended(self, p):
+        if p.k.shape[2] == 17:
+            os._exit(3)
+        return super().attended(p)
+
+backend = Dies("dies")
 '''
 
 SKIPS = """
@@ -45,12 +68,13 @@ def suite(
 ) -> subprocess.CompletedProcess[str]:
     """Run the suite from an otherwise empty folder."""
     (folder / "mine.py").write_text(DECLINES, encoding="utf-8")
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     named = [f"--attnref-backend={backend}"] if backend else []
     return subprocess.run(
         [sys.executable, "-m", "pytest", "--pyargs", "attnref_conformance",
          "-p", "no:cacheprovider", "-p", "no:benchmark", *named, *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "120"},
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "120"},
         capture_output=True,
         text=True,
         check=False,
@@ -139,6 +163,26 @@ def test_a_skip_inside_the_suite_is_a_failure(tmp_path: Path) -> None:
     assert not re.search(r"\d+ skipped", ran.stdout)
 
 
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
+def test_a_backend_that_dies_is_a_failed_test(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    """And pytest lives on, whoever runs it."""
+    words = ("--attnref-quick", "--attnref-clause", "D1", "-k", "D1-1-keys or D1-15 or D1-17")
+    (tmp_path / "dies.py").write_text(DIES, encoding="utf-8")
+    ran = suite(tmp_path, *words, *workers, backend="dies:backend")
+    assert int(pytest.ExitCode.TESTS_FAILED) == ran.returncode
+    assert "CRASH D1-17-keys[float32]\nthe process died: exit status 3" in ran.stdout
+    assert re.search(r"=+ \d+ failed, \d+ passed", ran.stdout)
+
+
+def test_a_backend_that_hangs_is_a_failed_test(tmp_path: Path) -> None:
+    """After the seconds that it was given."""
+    words = ("--attnref-quick", "--attnref-clause", "D1", "-k", "D1-1-keys-lse or D1-17-keys-lse")
+    (tmp_path / "dies.py").write_text(DIES.replace("os._exit(3)", "time.sleep(99)"), "utf-8")
+    ran = suite(tmp_path, *words, "--attnref-timeout", "1", backend="dies:backend")
+    assert int(pytest.ExitCode.TESTS_FAILED) == ran.returncode
+    assert "hung: no answer within 1 s, in attended (dies.py:" in ran.stdout
+
+
 def test_the_suite_runs_in_parallel(tmp_path: Path) -> None:
     """Trials have the same ids in every process."""
     ran = suite(tmp_path, *QUICK, "-n", "2")
@@ -151,3 +195,29 @@ def test_the_options_are_explained(tmp_path: Path) -> None:
     said = suite(tmp_path, "--help").stdout
     assert "judging a backend of attnref" in said
     assert "--attnref-clause=ID" in said
+
+
+VACUOUS = """
+from attnref_conformance import suite
+
+whole = suite.Selection.trials
+
+
+def some(selection):
+    return [t for t in whole(selection) if t.id.startswith(("B2-", "D5-")) and "[float32]" in t.id]
+
+
+suite.Selection.trials = some
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
+def test_what_is_claimed_and_never_exercised_fails(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    """Here the whole suite is two clauses, so that a test can run it."""
+    (tmp_path / "sitecustomize.py").write_text(VACUOUS, encoding="utf-8")
+    ran = suite(tmp_path, *workers, backend="mine:even")
+    assert int(pytest.ExitCode.TESTS_FAILED) == ran.returncode
+    assert "VACUOUS: H2-exercised-attention-" in ran.stdout
+    assert "because queries must be a multiple of 16. Accept them, for example" in ran.stdout

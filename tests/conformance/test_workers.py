@@ -159,3 +159,34 @@ def test_an_idle_worker_ends_with_its_parent(worker: Callable[..., Worker]) -> N
     process = mine._process
     process.stdin.close()
     assert 0 == process.wait(20)
+
+
+SPOILT = """
+from attnref_conformance.honest import Tiled
+
+class Spoilt(Tiled):
+    \"\"\"Loses its library for good where there are 15 keys.\"\"\"
+
+    lost = False
+
+    def attended(self, p):
+        self.lost = self.lost or p.k.shape[2] == 15
+        return super().attended(p)
+
+    def to_numpy(self, x):
+        if self.lost:
+            raise RuntimeError("an illegal memory access was encountered")
+        return super().to_numpy(x)
+
+backend = Spoilt("spoilt")
+"""
+
+
+def test_a_process_whose_library_is_lost_is_replaced(
+    modules: Path, worker: Callable[..., Worker]
+) -> None:
+    """One trial is to blame, and those after it are judged as if nothing had been."""
+    (modules / "spoilt.py").write_text(SPOILT, encoding="utf-8")
+    mine = worker("spoilt:backend")
+    statuses = [mine.judge(TRIALS[id_]).status for id_ in (BEFORE, DURING, AFTER)]
+    assert [Status.PASS, Status.ERROR, Status.PASS] == statuses
