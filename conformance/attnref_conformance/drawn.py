@@ -201,12 +201,17 @@ def explore(strategy: Any, judge: Any, n: int, seed: int) -> None:
         raise Found from error
 
 
+def shared(n: int, dtypes: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+    """Share `n` problems out among functions and dtypes, exactly."""
+    total, taken = sum(SHARES.values()) * len(dtypes), 0
+    for function, share in SHARES.items():
+        for dtype in dtypes:
+            first, taken = taken, taken + share
+            yield function, dtype, n * taken // total - n * first // total
+
+
 def chunks(n: int, dtypes: Sequence[str], seed: int = 0, named: str = "") -> Iterator[Drawn]:
-    """Share `n` problems out among functions and dtypes."""
-    cells = [(f, dtype, share) for f, share in SHARES.items() for dtype in dtypes]
-    total, taken = sum(share for *_, share in cells), 0
-    for function, dtype, share in cells:
-        first, taken = taken, taken + share
-        mine = n * taken // total - n * first // total
+    """Make the trials of `n` problems."""
+    for function, dtype, mine in shared(n, dtypes):
         for number, at in enumerate(range(0, mine, CHUNK)):
             yield Drawn(function, dtype, number, min(CHUNK, mine - at), seed, named)

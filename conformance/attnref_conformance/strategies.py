@@ -381,16 +381,10 @@ def trials(draw: Drawing, function: str, dtype: str) -> Trial:
     arrays = _Arrays(draw, dtype, np.random.default_rng(draw(st.integers(0, 2**16))))
     # Gradients with non-finite inputs in range are unspecified (C6).
     options, poison = build(arrays, spoiled=part is not Part.GRADIENTS)
-    call = Call(function, *_in_order(arrays, options), poison=poison)
+    inputs, views = arrays.placed()
+    call = Call(function, inputs, options, views, poison)
     case = Case(f"drawn-{function}", lambda _rng, _dtype: call)
     if part is Part.GRADIENTS:
         dout = draw(_chosen("like q", "dense", "stretched"))
         case = replace(case, dlse=draw(st.booleans()) or function == "merge", dout=dout)
     return Trial(case, part, dtype)
-
-
-def _in_order(
-    arrays: _Arrays, options: dict[str, Any]
-) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, View]]:
-    inputs, views = arrays.placed()
-    return inputs, options, views

@@ -10,7 +10,6 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from statistics import median
 
@@ -21,7 +20,7 @@ from attnref.reference import wide
 from attnref_conformance import oracle, replay, strategies
 from attnref_conformance.case import DTYPES, Part
 from attnref_conformance.compare import compare
-from attnref_conformance.drawn import SHARES, Found, explore
+from attnref_conformance.drawn import Found, explore, shared
 from attnref_conformance.faulty import HONEST
 from attnref_conformance.oracle import Expected
 from attnref_conformance.profiles import DEFAULT, arithmetic
@@ -115,11 +114,7 @@ class Survey:
 
     def draw(self, n: int, seed: int = 0, dtypes: Sequence[str] = DTYPES) -> None:
         """Draw `n` problems, shared out among functions and dtypes."""
-        cells = [(f, d, share) for f, share in SHARES.items() for d in dtypes]
-        total, taken = sum(share for *_, share in cells), 0
-        for number, (function, dtype, share) in zip(count(), cells, strict=False):
-            first, taken = taken, taken + share
-            mine = n * taken // total - n * first // total
+        for number, (function, dtype, mine) in enumerate(shared(n, dtypes)):
             if mine:
                 strategy = strategies.trials(function, dtype)
                 explore(strategy, self.judge, mine, (seed << 16) + number)
