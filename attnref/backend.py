@@ -31,7 +31,8 @@ class Backend(Protocol):
     `"ieee"` (one rounding at the end, and the default), `"half-weights"` (weights and dS
     are rounded to a half input dtype before their product) or `"tf32"`. And it may say
     `masked_nonfinite = True`: what is not finite at an invisible position inside the given
-    lengths reaches no result (C6).
+    lengths reaches no result (C6); or `deterministic = True`: the same call gives the same
+    bits, forward and backward.
     """
 
     name: str

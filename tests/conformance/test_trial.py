@@ -458,6 +458,38 @@ def test_a_matter_of_quality_is_about_values_alone(
     assert status is judged(kind(change), case=case).status
 
 
+class Drifts(Answers):
+    """A backend whose last bit depends on how often it was called."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        super().__init__(self.drifted)
+
+    def drifted(self, _: Any, result: Result) -> Result:
+        """Move every other answer by one unit in the last place."""
+        self.calls += 1
+        up = np.nextafter(result.out, result.out.dtype.type(np.inf))
+        return Result(up if self.calls % 2 else result.out, result.lse)
+
+
+@pytest.mark.parametrize("part", [Part.OUT, Part.LSE])
+def test_whether_bits_are_repeated_is_reported_or_promised(part: Part) -> None:
+    """Every case and part is called twice in one of its dtypes; a promise makes it a failure."""
+    dtypes = [d for d in SMALL.dtypes if Trial(SMALL, part, d).called_twice]
+    assert 1 == len(dtypes)
+    case = attention("B1-plain", dtypes=("float32",))
+    assert "bitwise" == judged(Tiled(), part, case=case).determinism
+    told = judged(Drifts(), part, case=case)
+    assert (Status.PASS, "varies") == (told.status, told.determinism)
+    promises = Drifts()
+    promises.deterministic = True  # type: ignore[attr-defined]
+    broken = judged(promises, part, case=case)
+    assert (Status.FAIL, "gave other bits the second time, and promises to be `deterministic`") == (
+        broken.status,
+        broken.message,
+    )
+
+
 def test_an_exact_case_allows_no_error() -> None:
     """One unit in the last place is too much."""
     case = attention(
