@@ -184,7 +184,7 @@ _UNHEARD = "H2-refuses-a-feature-it-never-heard-of"
 _KEPT: tuple[tuple[str, Callable[[Caller], None], str], ...] = (
     (_UNHEARD, _refuses_a_feature("attention"), "attention"),
     *(
-        (f"{_UNHEARD}-in-{name}", _refuses_a_feature(name), name)
+        (f"{_UNHEARD}-in-{name.replace('_', '-')}", _refuses_a_feature(name), name)
         for name in OPERATIONS
         if name != "attention"
     ),

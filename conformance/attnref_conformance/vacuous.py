@@ -91,7 +91,9 @@ def _implies(one: Wanted, other: Wanted) -> bool:
 
 def _outcome(claim: Declared, cases: Sequence[Outcome]) -> Outcome:
     about, features = claim.wanted, sorted(claim.wanted.features)
-    named = "-".join(f.replace(" ", "-") for f in ("exercised", about.operation, *features))
+    named = "-".join(
+        f.replace(" ", "-").replace("_", "-") for f in ("exercised", about.operation, *features)
+    )
     what = " with ".join([about.operation, *([" and ".join(features)] if features else [])])
     reason, n = Counter(r for o in cases for r in {*o.reasons}).most_common(1)[0]
     return Outcome(
