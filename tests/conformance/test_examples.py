@@ -45,15 +45,18 @@ def calls(outcomes: Any) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("named", ["", NAMED], ids=["here", "elsewhere"])
-def test_one_failure_of_every_clause_is_shown(named: str) -> None:
-    """Small, with its cause; the others stay as they were."""
+def test_one_failure_of_every_clause_is_shown(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its cause, and small where there was time; the others stay as they were."""
+    monkeypatch.setattr(examples, "SECONDS", 120.0)
+    monkeypatch.setattr(examples, "_EACH", 60.0)
     outcomes = judged("C5", "A4")
     told = examples.with_calls(outcomes, FAULTS["empty_rows_nan"].backend, named)
     shown = calls(told)
     assert {o.clause for o in outcomes if o.status.failure} == set(shown)
     assert "`attention`" in shown["C5"].cause
     assert "must be finite" in shown["C5"].cause
-    assert "np.array(" in shown["C5"].call
+    assert "attnref.attention" in shown["C5"].call
+    assert named or "np.array(" in shown["C5"].call
     assert [o.id for o in outcomes] == [o.id for o in told]
     assert [o.status for o in outcomes] == [o.status for o in told]
 
