@@ -148,6 +148,21 @@ def parity(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bounds(session: nox.Session) -> None:
+    """Hold honest computations to the error bounds over ten thousand drawn problems."""
+    install(session, "conformance")
+    page = str(ROOT / "docs" / "error-bounds.md")
+    session.run("python", "-m", "attnref_conformance.utilisation", "--page", page, *session.posargs)
+
+
+@nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Change the specification and the comparer, one line at a time: their tests must notice."""
+    install(session, "conformance", "torch", requirements=(*group("test"), "cosmic-ray>=8.4"))
+    session.run("python", str(ROOT / "tests" / "mutation" / "mutants.py"), *session.posargs)
+
+
+@nox.session(default=False)
 @nox.parametrize("backend", BACKENDS)
 def bench(session: nox.Session, backend: str) -> None:
     """Time a backend on the standard workloads."""
