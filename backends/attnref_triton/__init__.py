@@ -1,0 +1,21 @@
+"""attnref on Triton: fused kernels for GPUs.
+
+Read it in this order:
+
+1. `backend` says what can be run and what cannot.
+2. `operations` sends each kind of problem to its module.
+3. `tiles` is what the kernels of attention share: where a tile lies, who sees whom in it.
+4. `forward`, `backward` and `sums` are those kernels, with the counts that led to them.
+5. `call` is the one form that all attention is brought to, and `attention` launches it.
+6. `tables` says which tiles are used where; `launch` and `layout` are what remains.
+7. `softmax` and `merging` are the two operations that are no attention.
+
+Importing it imports neither torch nor Triton, so that listing the backends stays cheap,
+and possible where they are not installed.
+"""
+
+from attnref_triton.backend import TritonBackend
+
+__all__ = ["TritonBackend", "backend"]
+
+backend = TritonBackend()

@@ -1,0 +1,195 @@
+"""What attnref asks of a backend, answered; the work is in `operations`."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from attnref.backend import Reason, not_understood, refuse
+from attnref.problem import AttentionProblem, Gradients, Problem, Result, VarlenProblem
+
+if TYPE_CHECKING:
+    import torch
+
+_SCORES = frozenset({"softcap", "sinks", "window", "q_offset", "grouped heads"})
+_GRADIENTS = frozenset({"gradients"})
+
+UNDERSTOOD = {
+    "attention": _GRADIENTS | _SCORES | {"mask", "bias", "q_lens", "kv_lens"},
+    "attention_varlen": _GRADIENTS | _SCORES,
+    "softmax": _GRADIENTS,
+    "merge": _GRADIENTS,
+}
+"""Operation to the features of it that are implemented; the rest is refused (H2)."""
+
+WIDEST = 256
+"""Columns of a head: beyond it the tiles of a program do not fit into shared memory."""
+
+MOST = 2**30
+"""Tokens of an axis, so that positions fit into 32 bits inside a tile."""
+
+OLDEST = (8, 0)
+"""The first capability with the matrix products and asynchronous copies that kernels use."""
+
+DTYPES = ("float16", "bfloat16", "float32")
+
+
+class TritonBackend:
+    """Fused kernels on CUDA tensors, or on CPU tensors in Triton's interpreter.
+
+    Weights and dS are rounded to a half input dtype before their product. Results are
+    the same bits every time: nothing is added up in an order that may vary.
+
+    Args:
+        precision: Of products of float32: `"ieee"`, or `"tf32"` to have their factors
+            rounded to ten bits and the products run on tensor cores.
+    """
+
+    name = "triton"
+    library = "torch"
+    deterministic = True
+
+    def __init__(self, precision: str = "ieee") -> None:
+        if precision not in ("ieee", "tf32"):
+            raise ValueError(f"precision is 'ieee' or 'tf32', not {precision!r}")
+        self.precision = precision
+        self.profile = "half-weights" if precision == "ieee" else "tf32"
+
+    def available(self) -> Sequence[Reason]:
+        """Look for Triton, torch, and a GPU that is new enough."""
+        for package in ("torch", "triton"):
+            if find_spec(package) is None:
+                missing = f"{package} is not installed: pip install attnref[triton]"
+                return [Reason("not-installed", missing)]
+        import torch
+
+        if interpreted():
+            return []
+        if not torch.cuda.is_available():
+            absent = (
+                "torch sees no CUDA device; with TRITON_INTERPRET=1 in the environment, Triton's "
+                "interpreter runs small calls on the CPU"
+            )
+            return [Reason("no-device", absent)]
+        return []
+
+    def unsupported(self, problem: Problem) -> Sequence[Reason]:
+        """Refuse unknown features, other devices, and what tiles do not hold."""
+        reasons = not_understood(problem, UNDERSTOOD)
+        if reasons:
+            return reasons
+        dtypes = self._dtypes()
+        if problem.dtype not in dtypes:
+            reasons.append(Reason("dtype", _about_dtype(problem.dtype), problem.main, dtypes))
+        reasons += _about_device(problem.device)
+        match problem:
+            case AttentionProblem():
+                tokens = {"q": problem.sizes.Sq, "k": problem.sizes.Sk}
+                columns = {"D": problem.sizes.D, "Dv": problem.sizes.Dv}
+            case VarlenProblem():
+                tokens = {"q": problem.q.shape[0], "k": problem.k.shape[0]}
+                columns = {"D": problem.q.shape[2], "Dv": problem.v.shape[2]}
+            case _:
+                return reasons
+        reasons += [
+            Reason(
+                "head-size", f"{name} = {n} exceeds {WIDEST}", "v" if name == "Dv" else "q", WIDEST
+            )
+            for name, n in columns.items()
+            if n > WIDEST
+        ]
+        reasons += [
+            Reason("length", f"{name} has {n} tokens, more than {MOST}", name, MOST)
+            for name, n in tokens.items()
+            if n > MOST
+        ]
+        return reasons
+
+    def _dtypes(self) -> tuple[str, ...]:
+        return tuple(d for d in DTYPES if d != "bfloat16" or not interpreted())
+
+    def forward(self, problem: Problem) -> Result:
+        """Run the problem; one of a shape that ran before takes the short way."""
+        if isinstance(problem, AttentionProblem | VarlenProblem) and problem.library == "torch":
+            from attnref_triton import replay  # loads torch
+
+            recipe = replay.find(problem, self.precision)
+            if recipe is not None:
+                return recipe.follow(problem)
+        refuse(self, problem)
+        from attnref_triton import operations  # loads Triton
+
+        return operations.forward(problem, self.precision)
+
+    def backward(
+        self,
+        problem: Problem,
+        result: Result,
+        dout: "torch.Tensor",
+        dlse: "torch.Tensor | None" = None,
+    ) -> Gradients:
+        """Pass gradients back."""
+        refuse(self, problem)
+        from attnref_triton import operations  # loads Triton
+
+        return operations.backward(problem, result, dout, dlse, self.precision)
+
+    def from_numpy(self, x: np.ndarray) -> "torch.Tensor":
+        """Make a tensor, with x's strides where torch has such strides."""
+        import torch
+
+        device = "cpu" if interpreted() else "cuda"
+        if min(x.strides, default=0) < 0 or not x.flags.writeable:
+            x = x.copy()
+        if x.dtype.name == "bfloat16":
+            return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16).to(device)
+        return torch.from_numpy(x).to(device)
+
+    def to_numpy(self, x: "torch.Tensor") -> np.ndarray:
+        """Read a tensor, bfloat16 as that of ml_dtypes."""
+        import torch
+
+        x = x.detach().cpu()
+        if x.dtype is torch.bfloat16:
+            from ml_dtypes import bfloat16
+
+            return x.view(torch.int16).numpy().view(bfloat16)
+        return x.numpy()
+
+
+def interpreted() -> bool:
+    """Tell whether Triton was asked to interpret kernels instead of compiling them."""
+    from triton import knobs
+
+    return bool(knobs.runtime.interpret)
+
+
+def _about_dtype(dtype: str) -> str:
+    if dtype == "bfloat16":
+        return (
+            "Triton's interpreter multiplies bfloat16 wrongly (seen in 3.6 and 3.8); "
+            "it runs on a GPU, or in float16"
+        )
+    return f"{dtype} has no kernels; convert to float32, or name backend='torch'"
+
+
+def _about_device(device: str) -> list[Reason]:
+    kind = device.partition(":")[0]
+    wanted = "cpu" if interpreted() else "cuda"
+    if kind != wanted:
+        why = ", because Triton's interpreter is on" if wanted == "cpu" else ""
+        said = f"runs on {wanted}{why}, and these tensors are on {device}"
+        return [Reason("device", said, limit=wanted)]
+    if kind == "cuda":
+        capability = _capability(device)
+        if capability < OLDEST:
+            said = "capability {}.{} is below {}.{}".format(*capability, *OLDEST)
+            return [Reason("capability", said, limit=OLDEST)]
+    return []
+
+
+def _capability(device: str) -> tuple[int, int]:
+    import torch
+
+    return torch.cuda.get_device_capability(device)

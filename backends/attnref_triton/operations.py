@@ -1,0 +1,66 @@
+"""Sends each kind of problem to the module that computes it.
+
+A caller's tape and autocast do not reach inside: `attnref.autograd` puts the whole call on
+the tape, and the precision is the specification's. Kernels run on the current stream of
+the tensors' device, whichever device is current.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from attnref.problem import (
+    AttentionProblem,
+    Gradients,
+    MergeProblem,
+    Problem,
+    Result,
+    SoftmaxProblem,
+    VarlenProblem,
+)
+from attnref_triton import attention, merging, softmax
+from attnref_triton.backend import interpreted
+
+
+def forward(problem: Problem, precision: str) -> Result:
+    """Run any problem."""
+    with _undisturbed(problem):
+        match problem:
+            case AttentionProblem() | VarlenProblem():
+                return attention.forward(problem, precision)
+            case SoftmaxProblem():
+                return softmax.forward(problem)
+            case MergeProblem():
+                return merging.forward(problem)
+    raise AssertionError(problem)
+
+
+def backward(
+    problem: Problem,
+    result: Result,
+    dout: torch.Tensor,
+    dlse: torch.Tensor | None,
+    precision: str,
+) -> Gradients:
+    """Pass gradients back through any problem."""
+    with _undisturbed(problem):
+        match problem:
+            case AttentionProblem() | VarlenProblem():
+                return attention.backward(problem, result, dout, dlse, precision)
+            case SoftmaxProblem():
+                return softmax.backward(problem, result, dout)
+            case MergeProblem():
+                return merging.backward(problem, result, dout, dlse)
+    raise AssertionError(problem)
+
+
+@contextmanager
+def _undisturbed(problem: Problem) -> Iterator[None]:
+    x = getattr(problem, problem.main)
+    with torch.no_grad(), torch.cuda.device_of(x), warnings.catch_warnings():
+        if interpreted():  # NumPy warns of what a GPU does in silence
+            warnings.filterwarnings("ignore", module="triton", category=RuntimeWarning)
+            warnings.filterwarnings("ignore", "Conversion of an array with ndim > 0")
+        yield

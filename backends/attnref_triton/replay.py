@@ -1,0 +1,132 @@
+"""Calls of a shape seen before: launched again, with nothing worked out anew.
+
+What a forward pass comes to, which kernels in which grids with which numbers, depends on
+shapes, strides, dtypes, alignments and options, and not on the tensors. So it is worked out
+once for each `key_of` a call. Later calls put their tensors in the places that the first
+one's had, and go straight to the compiled kernels, past Triton's own look-up.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from attnref.problem import AttentionProblem, Result, VarlenProblem
+from attnref_triton.launch import Launch
+
+MOST = 4096
+"""Recipes that are kept; a program whose shapes never come again must not fill the memory."""
+
+SIDES = {"q_side": ("cu_q", "q_lens"), "k_side": ("cu_k", "kv_lens"), "offset": ("q_offset",)}
+"""Arguments of kernels that carry arrays under other names."""
+
+
+class Buffer(NamedTuple):
+    """A tensor that each call allocates."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class Step(NamedTuple):
+    """A compiled kernel, and which of its arguments change.
+
+    Attributes:
+        run: Takes all arguments by position.
+        arguments: Of the first call, without its tensors.
+        places: Which argument is which of the call's tensors, or a tuple of them.
+    """
+
+    run: Callable[..., None]
+    arguments: tuple[Any, ...]
+    places: tuple[tuple[int, str | tuple[str, ...]], ...]
+
+
+class Recipe(NamedTuple):
+    """How to answer calls of one key."""
+
+    buffers: tuple[tuple[str, Buffer], ...]
+    steps: tuple[Step, ...]
+
+    def follow(self, problem: AttentionProblem | VarlenProblem) -> Result:
+        """Answer a call."""
+        device = problem.q.device
+        made = {
+            name: torch.empty_strided(b.shape, b.strides, dtype=b.dtype, device=device)
+            for name, b in self.buffers
+        }
+        for run, arguments, places in self.steps:
+            filled = list(arguments)
+            for at, name in places:
+                if isinstance(name, tuple):
+                    filled[at] = tuple(getattr(problem, n, None) for n in name)
+                else:
+                    filled[at] = made[name] if name in made else getattr(problem, name)
+            run(*filled)
+        return Result(made["out"], made["lse"])
+
+
+_recipes: dict[Any, Recipe] = {}
+
+
+def key_of(problem: AttentionProblem | VarlenProblem, precision: str) -> tuple[Any, ...]:
+    """Return everything that a recipe depends on."""
+    p = problem
+    others: tuple[Any, ...]
+    if isinstance(p, AttentionProblem):
+        others = (p.mask, p.bias, p.sinks, p.q_lens, p.kv_lens, p.q_offset)
+    else:
+        others = (p.cu_q, p.cu_k, p.sinks, p.q_offset)
+    rest = tuple(None if x is None else x if isinstance(x, int | str) else _form(x) for x in others)
+    main = (_form(p.q), _form(p.k), _form(p.v), p.q.device.index)
+    return (*main, rest, p.scale, p.window, p.softcap, precision)
+
+
+def find(problem: AttentionProblem | VarlenProblem, precision: str) -> Recipe | None:
+    """Return the recipe for a call, if its key was met and its device is the current one."""
+    recipe = _recipes.get(key_of(problem, precision))
+    if recipe is None or problem.q.device.index != torch.cuda.current_device():
+        return None
+    return recipe
+
+
+def keep(
+    problem: AttentionProblem | VarlenProblem,
+    precision: str,
+    buffers: Mapping[str, torch.Tensor],
+    launches: Sequence[tuple[Launch, Any]],
+) -> None:
+    """Remember what a call came to: its launches, and the kernels that they compiled to."""
+    if len(_recipes) >= MOST or any(compiled is None for _, compiled in launches):
+        return  # Triton's interpreter compiles nothing
+    kinds = tuple((n, Buffer(tuple(x.shape), x.stride(), x.dtype)) for n, x in buffers.items())
+    steps = tuple(_step(launch, compiled) for launch, compiled in launches)
+    _recipes[key_of(problem, precision)] = Recipe(kinds, steps)
+
+
+def _step(launch: Launch, compiled: Any) -> Step:
+    names = launch.kernel.arg_names
+    arguments, places = [], []
+    for at, name in enumerate(names):
+        x = launch.arguments[name]
+        tensors = x if isinstance(x, tuple) else (x,)
+        if not any(isinstance(t, torch.Tensor) for t in tensors):
+            arguments.append(x)
+            continue
+        arguments.append(None)
+        role = launch.roles.get(name, name)
+        if name in SIDES:
+            found = SIDES[name]
+            role = found if len(found) > 1 else found[0]
+        places.append((at, role))
+    return Step(compiled[_three(launch.grid)], tuple(arguments), tuple(places))
+
+
+def _three(grid: tuple[int, ...]) -> tuple[int, int, int]:
+    x, y, z = (*grid, 1, 1)[:3]
+    return x, y, z
+
+
+def _form(x: torch.Tensor) -> tuple[Any, ...]:
+    return x.shape, x.stride(), x.dtype, x.data_ptr() % 16

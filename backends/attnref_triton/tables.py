@@ -1,0 +1,152 @@
+"""Which tiles each kernel is cut into: measured once, kept here, never tuned at a first call.
+
+Measured on an H100 (capability 9.0) in bfloat16 with 16384 tokens in all, see
+`docs/benchmarks/`; no entry there spills a register. For other capabilities the entries are
+those that spill none where the compiler could be asked, and nothing was timed.
+"""
+
+from typing import NamedTuple
+
+FEW = 64
+"""Rows of a group, below which its query heads share a tile (decoding)."""
+
+PART = 512
+"""Keys that a part should have, where keys are cut into parts."""
+
+LONG = 8192
+"""Keys from which on larger tiles of queries pay in the backward pass."""
+
+SHORT = 2048
+"""Queries up to which the diagonal of a causal head is worth smaller tiles."""
+
+
+SPARE = 2048
+"""Bytes of shared memory for barriers and numbers of rows."""
+
+
+class Tiles(NamedTuple):
+    """How a kernel is cut and scheduled.
+
+    Attributes:
+        m: Queries in a tile.
+        n: Keys in a tile.
+        warps: Warps in a program.
+        stages: Tiles in flight.
+    """
+
+    m: int
+    n: int
+    warps: int
+    stages: int
+
+
+class Chip(NamedTuple):
+    """What a device offers.
+
+    Attributes:
+        capability: Major number.
+        processors: Multiprocessors.
+        shared: Bytes of shared memory that a program may have.
+    """
+
+    capability: int
+    processors: int
+    shared: int
+
+
+class Need(NamedTuple):
+    """What tiles are needed for.
+
+    Attributes:
+        width: The wider of the two head sizes, rounded up to a power of two.
+        size: Bytes of a number.
+        rows: Rows of a head, or of a group that shares tiles.
+        keys: Keys.
+        causal: Whether a tile of late queries has more to do than one of early queries.
+    """
+
+    width: int
+    size: int
+    rows: int
+    keys: int
+    causal: bool
+
+
+HOPPER = {
+    "forward": {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 3), 256: Tiles(128, 32, 8, 3)},
+    "few": {64: Tiles(16, 128, 4, 3), 128: Tiles(16, 128, 4, 3), 256: Tiles(16, 64, 4, 2)},
+    "queries": {64: Tiles(64, 64, 4, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(32, 32, 4, 2)},
+    "keys": {64: Tiles(64, 64, 4, 3), 128: Tiles(32, 64, 4, 3), 256: Tiles(32, 64, 8, 2)},
+    "bias": {64: Tiles(64, 64, 4, 1), 128: Tiles(64, 64, 4, 1), 256: Tiles(64, 64, 8, 1)},
+}
+AMPERE = {
+    "forward": {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 3), 256: Tiles(64, 32, 8, 2)},
+    "few": {64: Tiles(16, 64, 4, 3), 128: Tiles(16, 64, 4, 3), 256: Tiles(16, 32, 4, 2)},
+    "queries": {64: Tiles(64, 32, 4, 2), 128: Tiles(64, 64, 8, 2), 256: Tiles(64, 32, 8, 2)},
+    "keys": {64: Tiles(32, 64, 4, 2), 128: Tiles(32, 64, 8, 2), 256: Tiles(16, 64, 8, 2)},
+    "bias": {64: Tiles(64, 64, 4, 1), 128: Tiles(64, 64, 8, 1), 256: Tiles(32, 32, 4, 1)},
+}
+BLACKWELL = {
+    **HOPPER,
+    "forward": {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 2), 256: Tiles(128, 32, 8, 3)},
+}
+HALF = {8: AMPERE, 9: HOPPER, 10: BLACKWELL}
+"""Capability to kernel to the widest head that an entry serves, in half precision."""
+
+SINGLE = {
+    "forward": {64: Tiles(64, 32, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(32, 32, 8, 2)},
+    "few": {64: Tiles(16, 32, 4, 2), 128: Tiles(16, 32, 4, 2), 256: Tiles(16, 32, 8, 2)},
+    "queries": {64: Tiles(32, 32, 4, 1), 128: Tiles(32, 32, 8, 1), 256: Tiles(16, 32, 8, 1)},
+    "keys": {64: Tiles(32, 32, 4, 1), 128: Tiles(32, 32, 8, 1), 256: Tiles(16, 32, 8, 1)},
+    "bias": {64: Tiles(32, 32, 4, 1), 128: Tiles(32, 32, 4, 1), 256: Tiles(32, 32, 8, 1)},
+}
+"""The same for float32, which no matrix unit multiplies, on any capability."""
+
+HELD = {
+    "forward": ("m", 1),
+    "few": ("m", 1),
+    "queries": ("m", 2),
+    "keys": ("n", 2),
+    "bias": ("m", 4),
+}
+"""What a kernel keeps in shared memory: which side of a tile, and of how many arrays."""
+
+
+def tiles(kernel: str, need: Need, chip: Chip) -> Tiles:
+    """Look up the tiles of a kernel, and cut them down to the shared memory of the chip.
+
+    Args:
+        kernel: A key of the tables.
+        need: The call.
+        chip: The device; newer ones than the tables know get the newest entries.
+    """
+    entries = HALF[min(max(chip.capability, 8), 10)] if need.size == 2 else SINGLE
+    cut = next(entry for widest, entry in entries[kernel].items() if need.width <= widest)
+    if kernel == "few":
+        cut = cut._replace(m=16 if need.rows <= 16 else 32 if need.rows <= 32 else 64)
+    elif kernel == "forward" and need.causal and need.rows <= SHORT:
+        cut = cut._replace(m=min(cut.m, 64))
+    elif kernel == "queries" and need.width <= 64 and not need.causal and need.keys >= LONG:
+        cut = cut._replace(m=2 * cut.m)
+    while bytes_of(kernel, cut, need) > chip.shared:
+        cut = _smaller(kernel, cut)
+    return cut
+
+
+def bytes_of(kernel: str, cut: Tiles, need: Need) -> int:
+    """Estimate the shared memory that a kernel asks for: what it holds, and what is in flight."""
+    side, arrays = HELD[kernel]
+    held, moving = (cut.m, cut.n) if side == "m" else (cut.n, cut.m)
+    return (arrays * held + 2 * cut.stages * moving) * need.width * need.size + SPARE
+
+
+def _smaller(kernel: str, cut: Tiles) -> Tiles:
+    """Give up a stage, then half of what moves, then half of what is held."""
+    moving = "n" if HELD[kernel][0] == "m" else "m"
+    held = HELD[kernel][0]
+    if cut.stages > 1:
+        return cut._replace(stages=cut.stages - 1)
+    if getattr(cut, moving) > 16:
+        return cut._replace(**{moving: getattr(cut, moving) // 2})
+    assert getattr(cut, held) > 16, "sixteen rows of the widest head fit into any chip"
+    return cut._replace(**{held: getattr(cut, held) // 2})
