@@ -81,10 +81,31 @@ def tests(session: nox.Session) -> None:
             "--cov",
             f"--cov-config={ROOT / 'pyproject.toml'}",
             "--cov-report=term",
+            f"--ignore={ROOT / 'tests' / 'triton'}",
             str(ROOT / "tests"),
             *arguments,
             env=coverage,
         )
+
+
+@nox.session
+def kernels(session: nox.Session) -> None:
+    """Interpret Triton's kernels on small problems, and compile them for GPUs that are not here.
+
+    Interpreting and compiling need processes of their own. Triton comes without what it
+    depends on, so that it does not bring another torch; its interpreter bounds a range by
+    an array of one number, which NumPy 2.4 refuses.
+    """
+    install(session, "numpy", "torch", "conformance", requirements=("numpy<2.4", "pytest-xdist"))
+    session.install("--no-deps", "triton==3.6.0")
+    interpreter = {"TRITON_INTERPRET": "1"}
+    folder = ROOT / "tests" / "triton"
+    shared = (f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", "-n", "auto")
+    with session.chdir(session.create_tmp()):
+        session.run("pytest", *shared, str(folder / "interpreted"), env=interpreter)
+        session.run("pytest", *shared, str(folder / "compiled"))
+        chosen = session.posargs or ["--quick", "--budget", "150"]
+        session.run("attnref", "conform", "triton", *chosen, env=interpreter)
 
 
 @nox.session
