@@ -26,12 +26,14 @@ import beartype
 import hypothesis.strategies
 import jaxtyping
 import ml_dtypes
+import mpmath
 import numpy as np
 import pytest
+import torch
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
 
-PRELOADED = (beartype, hypothesis, jaxtyping, ml_dtypes, np)
+PRELOADED = (beartype, hypothesis, jaxtyping, ml_dtypes, mpmath, np, torch)
 """Imported once, before the forks."""
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attnref.spec.attention import attention
+from attnref.spec.attention import attention, keep
 from attnref.spec.softmax import Rows, merge_rows
 
 INF, NAN = np.inf, np.nan
@@ -218,6 +218,20 @@ def test_a_sink_answers_for_real_rows_only(tile: int | None, rng: np.random.Gene
 
 
 @pytest.mark.parametrize("tile", TILES)
+def test_each_entry_of_a_batch_is_attention_by_itself(
+    tile: int | None, rng: np.random.Generator
+) -> None:
+    """A batch of any size gives what its entries give alone, sinks included (A1, D4)."""
+    x = {n: np.concatenate([a, a[:1] + 1.0]) for n, a in inputs(rng).items()}
+    options = {"scale": 1.0, "sinks": rng.normal(size=HQ), "tile": tile}
+    whole = attention(**x, **options)
+    for b in range(B + 1):
+        alone = attention(**{n: a[b : b + 1] for n, a in x.items()}, **options)
+        assert alone.out[0] == close(whole.out[b])
+        assert alone.lse[0] == close(whole.lse[b])
+
+
+@pytest.mark.parametrize("tile", TILES)
 def test_a_bias_of_minus_infinity_is_a_mask(tile: int | None, rng: np.random.Generator) -> None:
     """For finite scores, selecting by bias equals selecting by mask (B4)."""
     x, mask = inputs(rng), rng.random((B, HQ, SQ, SK)) < 0.5
@@ -268,6 +282,16 @@ def test_a_nan_query_spoils_its_own_row(tile: int | None, rng: np.random.Generat
     out[1, 2, 3], lse[1, 2, 3] = clean.out[1, 2, 3], clean.lse[1, 2, 3]
     assert np.array_equal(clean.out, out)
     assert np.array_equal(clean.lse, lse)
+
+
+@pytest.mark.parametrize("rest", [(), (3,)], ids=["numbers", "vectors"])
+def test_only_zeros_are_kept_past_a_length(rest: tuple[int, ...]) -> None:
+    """Past its length a sequence holds zeros, whatever stood there (C4)."""
+    expected = np.zeros((2, 1, 4, *rest))
+    expected[0, :, :1] = expected[1, :, :3] = 5.0
+    x = np.where(expected == 0, NAN, expected)
+    assert np.array_equal(expected, keep(x, np.array([1, 3])))
+    assert x is keep(x, None)
 
 
 @pytest.mark.parametrize("tile", TILES)

@@ -19,6 +19,7 @@ CU_K = np.array([0, 3, 4, 4], np.int32)
 TQ, TK = 6, 6
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "window of one": {"window": (0, 0)},
     "window": {"window": (1, 0), "q_offset": np.array([1, 0, -1])},
     "all": {
         "window": (2, 1),
