@@ -12,6 +12,7 @@ Run as `python tests/mutation/mutants.py`, or as `nox -s mutants`.
 """
 
 import argparse
+import gc
 import importlib.machinery
 import os
 import sys
@@ -225,6 +226,7 @@ def main() -> int:
     parser.add_argument("-n", type=int, default=1, help="how many mutants run at once")
     arguments = parser.parse_args()
     counts, survivors = {}, []
+    gc.freeze()  # pytest collects garbage at its end: a fork need not look through all of this
     for module in arguments.modules or TESTS:
         text = installed(module).read_text("utf-8")
         if not survives(module, text):

@@ -160,7 +160,9 @@ def test_a_sink_takes_weight_and_gives_nothing(rng: np.random.Generator) -> None
 
 
 def test_a_sink_of_minus_infinity_is_none(rng: np.random.Generator) -> None:
-    """It leaves a row as it was, and an empty one empty (D4)."""
+    """It has seen nothing, leaves a row as it was, and an empty one empty (D4)."""
+    for expected, actual in zip(empty((1,), 2), from_sink(np.array([-INF]), 2), strict=True):
+        assert np.array_equal(expected, actual)
     tile = from_tile(rng.normal(size=(1, 3)), rng.normal(size=(3, 2)))
     same(tile, merge(from_sink(np.array([-INF]), 2), tile))
     assert [-INF] == finish(from_sink(np.array([-INF]), 2)).lse.tolist()
@@ -216,8 +218,8 @@ def test_merge_gradients_are_the_slopes(
     rng: np.random.Generator, slope: Callable[..., np.ndarray]
 ) -> None:
     """Every input's gradient, through out and lse, matches finite differences (D3)."""
-    a, b = (Rows(rng.normal(size=(3, 2)), rng.normal(size=3)) for _ in range(2))
-    dout, dlse = rng.normal(size=(3, 2)), rng.normal(size=3)
+    a, b = (Rows(rng.normal(size=(2, 3, 2)), rng.normal(size=(2, 3))) for _ in range(2))
+    dout, dlse = rng.normal(size=(2, 3, 2)), rng.normal(size=(2, 3))
 
     def loss(a: Rows, b: Rows) -> float:
         out, lse = merge_rows(a, b)
@@ -262,10 +264,18 @@ def test_softmax_keeps_trouble_in_its_slice(tile: int | None) -> None:
     assert expected == close(softmax(x, tile=tile))
 
 
+def test_the_axis_of_softmax_is_the_last_if_none_is_named(rng: np.random.Generator) -> None:
+    """Forward and backward, no axis means the last (D5)."""
+    x, dy = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4))
+    assert np.array_equal(softmax(x, 2), softmax(x))
+    assert np.array_equal(softmax_backward(dy, x, 2), softmax_backward(dy, x))
+
+
+@pytest.mark.parametrize("tile", [None, 4])
 @pytest.mark.parametrize(("shape", "axis"), [((0,), 0), ((2, 0), 1), ((0, 3), 1)])
-def test_softmax_of_nothing_is_nothing(shape: tuple[int, ...], axis: int) -> None:
+def test_softmax_of_nothing_is_nothing(shape: tuple[int, ...], axis: int, tile: int | None) -> None:
     """An empty axis gives an empty result (D5)."""
-    assert shape == softmax(np.zeros(shape), axis, 4).shape
+    assert shape == softmax(np.zeros(shape), axis, tile).shape
 
 
 @pytest.mark.parametrize("axis", [0, -1])
