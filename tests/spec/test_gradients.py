@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from attnref.spec.attention import attention
+from attnref.spec.attention import attention, dense
 from attnref.spec.gradients import (
     attention_backward,
+    dense_backward,
     row_delta,
     sink_gradient,
     sum_to,
     weights,
 )
+from attnref.spec.scores import repeat_heads
 from attnref.spec.softmax import merge_rows, merge_rows_backward
 
 INF, NAN = np.inf, np.nan
@@ -276,6 +278,41 @@ def test_weights_are_zero_where_nothing_is_seen() -> None:
     assert np.array_equal([[0.5, 0.0], [0.0, 0.0]], got[0, 0])
 
 
+def test_what_pairs_say_about_the_scale_adds_up_to_its_slope(
+    x: Case,
+    seeds: tuple[np.ndarray, np.ndarray],
+    rng: np.random.Generator,
+    slope: Callable[..., np.ndarray],
+) -> None:
+    """dscale sums to the slope of each head's scale; hidden pairs say nothing (E1, G6)."""
+    q, k, v = x["q"], repeat_heads(x["k"], HQ), repeat_heads(x["v"], HQ)
+    seen, scale = np.ones((B, 1, SQ, SK), bool), rng.normal(size=(HQ, 1, 1))
+    seen[..., 2] = False
+
+    def loss(scale: np.ndarray) -> float:
+        rows = dense(q, k, v, seen, scale=scale)
+        return sum(float((d * r).sum()) for d, r in zip(seeds, rows, strict=True))
+
+    got = dense_backward(*seeds, q, k, v, *dense(q, k, v, seen, scale=scale), seen, scale=scale)
+    assert slope(loss, scale) == near(got.dscale.sum(axis=(0, 2, 3), keepdims=True)[0])
+    assert not got.dscale[..., 2].any()
+
+
+def test_a_hidden_pair_is_left_out_by_selection(
+    x: Case, seeds: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """NaN in a hidden key and value changes neither dS nor dscale nor dv (E1)."""
+    q, k, v = x["q"], repeat_heads(x["k"], HQ), repeat_heads(x["v"], HQ)
+    seen = np.ones((B, 1, SQ, SK), bool)
+    seen[..., 2] = False
+    rows = dense(q, k, v, seen, scale=1.0)
+    clean = dense_backward(*seeds, q, k, v, *rows, seen, scale=1.0)
+    k[:, :, 2] = v[:, :, 2] = NAN
+    dirty = dense_backward(*seeds, q, k, v, *rows, seen, scale=1.0)
+    for name in ("dS", "dscale", "dv"):
+        assert np.array_equal(getattr(clean, name), getattr(dirty, name))
+
+
 def test_delta_is_the_row_sum_of_products(rng: np.random.Generator) -> None:
     """delta_i = sum_d dout_id out_id (E1)."""
     a, b = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4))
@@ -293,6 +330,12 @@ def test_sum_to_is_the_transpose_of_broadcasting(
     assert isinstance(summed, np.ndarray)
     assert shape == summed.shape
     assert float((np.broadcast_to(b, full) * x).sum()) == close(float((b * summed).sum()))
+
+
+def test_nothing_is_summed_to_more_axes_than_it_has() -> None:
+    """A broadcast adds axes and takes none away (B3)."""
+    with pytest.raises(ValueError, match="shorter"):
+        sum_to(np.ones(2), (1, 2))
 
 
 def test_a_sink_that_is_none_has_no_gradient() -> None:
