@@ -105,7 +105,7 @@ def kernels(session: nox.Session) -> None:
     with session.chdir(session.create_tmp()):
         session.run("pytest", *shared, str(folder / "interpreted"), env=interpreter)
         session.run("pytest", *shared, str(folder / "compiled"))
-        chosen = session.posargs or ["--quick", "--budget", "150"]
+        chosen = session.posargs or ["--quick", "--budget", "90"]
         session.run("attnref", "conform", "triton", *chosen, env=interpreter)
 
 
@@ -138,7 +138,8 @@ def third_party(session: nox.Session) -> None:
     with session.chdir(session.create_tmp()):
         session.run("attnref", "backends")
         session.run("attnref", "conform", "small", "--quick")
-        session.run("attnref", "conform", "jax", *(session.posargs or ["--quick"]), env=everything)
+        chosen = session.posargs or ["--quick", "--budget", "120"]
+        session.run("attnref", "conform", "jax", *chosen, env=everything)
         session.run("pytest", f"--config-file={project / 'pyproject.toml'}", str(project / "tests"))
 
 
