@@ -97,7 +97,8 @@ def kernels(session: nox.Session) -> None:
     depends on, so that it does not bring another torch; its interpreter bounds a range by
     an array of one number, which NumPy 2.4 refuses.
     """
-    install(session, "numpy", "torch", "conformance", requirements=("numpy<2.4", "pytest-xdist"))
+    needs = ("numpy<2.4", "beartype>=0.22", "pytest-xdist>=3.8")
+    install(session, "numpy", "torch", "conformance", requirements=needs)
     session.install("--no-deps", "triton==3.6.0")
     interpreter = {"TRITON_INTERPRET": "1"}
     folder = ROOT / "tests" / "triton"
