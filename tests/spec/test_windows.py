@@ -13,6 +13,7 @@ from attnref.spec.windows import (
     allowed,
     counts,
     effective_shift,
+    pair_bias,
     partition,
     relative_position_bias,
     relative_position_bias_backward,
@@ -43,6 +44,7 @@ MAPS: dict[str, tuple[Extents, Extents, Extents]] = {
     "3x3 by 4": ((3, 3), (4, 4), (2, 2)),
     "3x3 by 7": ((3, 3), (7, 7), (3, 3)),
     "6x4 by 3x2, mixed shifts": ((6, 4), (3, 2), (0, 1)),
+    "3x4 by 2x3, mixed shifts": ((3, 4), (2, 3), (0, 2)),
     "5x6 by 2x7": ((5, 6), (2, 7), (1, 5)),
     "video 3x4x5 by 2x2x3": ((3, 4, 5), (2, 2, 3), (1, 0, 2)),
     "video 2x4x4 by 4x2x4": ((2, 4, 4), (4, 2, 4), (3, 1, 2)),
@@ -194,6 +196,17 @@ def test_an_axis_that_one_window_covers_has_no_shift() -> None:
     assert (1, 2, 1) == counts((7, 7, 3), (7, 4, 4))
 
 
+def test_extents_windows_and_shifts_have_an_entry_per_axis() -> None:
+    """An axis without a window or a shift is refused, and not passed over (G1)."""
+    for call in (
+        lambda: counts((4, 4), (2,)),
+        lambda: effective_shift((4, 4), (2, 2), (1,)),
+        lambda: wrapped((4, 4), (2, 2), (1,)),
+    ):
+        with pytest.raises(ValueError, match="shorter"):
+            call()
+
+
 def test_a_text_of_five_in_windows_of_two() -> None:
     """By hand: windows {1 2} and {3 4}, and 0 meets nobody (G2, G5)."""
     v = np.arange(5.0).reshape(1, 5, 1, 1)
@@ -214,6 +227,18 @@ def test_a_finite_wrap_bias_can_be_outweighed() -> None:
     assert 0.0 == hidden.out[0, 0, 0, 0]
 
 
+def test_a_wrap_bias_of_minus_infinity_is_left_to_visibility() -> None:
+    """It is added to no bias, and is what is meant where none is named (G3)."""
+    x = case((5,), (2,))
+    options = {"window": (2,), "shift": (1,), "scale": 1.0}
+    assert x["bias"] is pair_bias((5,), (2,), (1,), 1, x["bias"], -INF)
+    rows = window_attention(**x, **options)
+    given = {**x, **options, **rows._asdict(), "dout": rows.out, "dlse": np.zeros((1, 5, 2))}
+    named = window_attention_backward(**given, wrap_bias=-INF)
+    for expected, actual in zip(named, window_attention_backward(**given), strict=True):
+        assert np.array_equal(expected, actual)
+
+
 def test_nan_beyond_the_mask_is_not_heard() -> None:
     """A hidden key or value that is NaN spoils nobody (C6, G6)."""
     x = case((6,), (3,))
@@ -225,7 +250,7 @@ def test_nan_beyond_the_mask_is_not_heard() -> None:
     assert np.array_equal(clean.out, dirty.out)
 
 
-@pytest.mark.parametrize("name", ["text 5 by 2", "6x4 by 3x2, mixed shifts", "3x3 by 4"])
+@pytest.mark.parametrize("name", ["text 5 by 2", "3x4 by 2x3, mixed shifts", "3x3 by 4"])
 @pytest.mark.parametrize("wrap_bias", [-INF, -1.0])
 @pytest.mark.parametrize("per_head", [False, True], ids=["one scale", "scale per head"])
 def test_window_gradients_are_the_slopes(
