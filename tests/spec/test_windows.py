@@ -45,6 +45,7 @@ MAPS: dict[str, tuple[Extents, Extents, Extents]] = {
     "3x3 by 7": ((3, 3), (7, 7), (3, 3)),
     "6x4 by 3x2, mixed shifts": ((6, 4), (3, 2), (0, 1)),
     "3x4 by 2x3, mixed shifts": ((3, 4), (2, 3), (0, 2)),
+    "4x3 by 2x3": ((4, 3), (2, 3), (1, 2)),
     "5x6 by 2x7": ((5, 6), (2, 7), (1, 5)),
     "video 3x4x5 by 2x2x3": ((3, 4, 5), (2, 2, 3), (1, 0, 2)),
     "video 2x4x4 by 4x2x4": ((2, 4, 4), (4, 2, 4), (3, 1, 2)),
@@ -229,11 +230,11 @@ def test_a_finite_wrap_bias_can_be_outweighed() -> None:
 
 def test_a_wrap_bias_of_minus_infinity_is_left_to_visibility() -> None:
     """It is added to no bias, and is what is meant where none is named (G3)."""
-    x = case((5,), (2,))
+    x = case((4,), (2,))
     options = {"window": (2,), "shift": (1,), "scale": 1.0}
-    assert x["bias"] is pair_bias((5,), (2,), (1,), 1, x["bias"], -INF)
+    assert x["bias"] is pair_bias((4,), (2,), (1,), 1, x["bias"], -INF)
     rows = window_attention(**x, **options)
-    given = {**x, **options, **rows._asdict(), "dout": rows.out, "dlse": np.zeros((1, 5, 2))}
+    given = {**x, **options, **rows._asdict(), "dout": rows.out, "dlse": np.zeros((1, 4, 2))}
     named = window_attention_backward(**given, wrap_bias=-INF)
     for expected, actual in zip(named, window_attention_backward(**given), strict=True):
         assert np.array_equal(expected, actual)
@@ -250,7 +251,9 @@ def test_nan_beyond_the_mask_is_not_heard() -> None:
     assert np.array_equal(clean.out, dirty.out)
 
 
-@pytest.mark.parametrize("name", ["text 5 by 2", "3x4 by 2x3, mixed shifts", "3x3 by 4"])
+@pytest.mark.parametrize(
+    "name", ["text 5 by 2", "3x4 by 2x3, mixed shifts", "4x3 by 2x3", "3x3 by 4"]
+)
 @pytest.mark.parametrize("wrap_bias", [-INF, -1.0])
 @pytest.mark.parametrize("per_head", [False, True], ids=["one scale", "scale per head"])
 def test_window_gradients_are_the_slopes(
