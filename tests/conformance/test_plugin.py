@@ -217,7 +217,9 @@ def test_what_is_claimed_and_never_exercised_fails(
 ) -> None:
     """Here the whole suite is two clauses, so that a test can run it."""
     (tmp_path / "sitecustomize.py").write_text(VACUOUS, encoding="utf-8")
-    ran = suite(tmp_path, *workers, backend="mine:even")
+    # Loaded so early, it comes before pytest can rewrite the assertions of plugins.
+    early = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+    ran = suite(tmp_path, *early, *workers, backend="mine:even")
     assert int(pytest.ExitCode.TESTS_FAILED) == ran.returncode
     assert "VACUOUS: H2-exercised-attention-" in ran.stdout
     assert "because queries must be a multiple of 16. Accept them, for example" in ran.stdout
