@@ -115,7 +115,7 @@ def forward_bounds(
         + (2 * tiles + spread + 2) * u.acc
     )
     absolute = np.abs(finite(d.v))
-    lost = u.weight_underflow / np.exp(lse - m) * (live @ absolute)
+    lost = (u.weight_underflow * (live @ absolute) + u.underflow * n) / np.exp(lse - m)
     out = (W * (e + 2 * u.product)) @ absolute + shared * (W @ absolute) + lost
     out += u.out * (np.abs(finite(out64)) + out) + np.where(n > 0, u.out_underflow, 0.0)
     # No weighted mean of the exponents' errors is larger than the largest of them.
@@ -185,6 +185,8 @@ def backward_bounds(
     tiny = np.where(live, u.weight_underflow, 0.0)
     stored = dA_ + (u.weight + 2 * u.product) * (np.abs(dA) + dA_) + tiny
     scale, Sq, Sk = np.abs(d.scale), d.q.shape[-2], d.k.shape[-2]
+    product = np.where(live, u.underflow, 0.0)  # what is added up may be flushed, too
+    scaled = product * np.maximum(scale, 1.0)
     size = gradients.ScoreGradients(
         dq=scale * np.abs(dA) @ np.abs(d.k),
         dk=(scale * np.abs(dA)).mT @ np.abs(d.q),
@@ -193,10 +195,15 @@ def backward_bounds(
         dscale=np.abs(dA * x.similar),
     )
     return GradientBounds(
-        dq=scale * stored @ np.abs(d.k) + sum_error(Sk + 2, u.acc) * size.dq,
-        dk=(scale * stored).mT @ np.abs(d.q) + sum_error(Sq + 2, u.acc) * size.dk,
+        dq=scale * stored @ np.abs(d.k)
+        + sum_error(Sk + 2, u.acc) * size.dq
+        + scaled.sum(axis=-1, keepdims=True),
+        dk=(scale * stored).mT @ np.abs(d.q)
+        + sum_error(Sq + 2, u.acc) * size.dk
+        + scaled.sum(axis=-2)[..., None],
         dv=(dP_ + (u.weight + 2 * u.product) * (P + dP_) + tiny).mT @ np.abs(dout)
-        + sum_error(Sq + 2, u.acc) * size.dv,
+        + sum_error(Sq + 2, u.acc) * size.dv
+        + product.sum(axis=-2)[..., None],
         dS=dS_,
         dscale=dA_ * np.abs(x.similar)
         + (np.abs(dA) + dA_) * (sum_error(d.q.shape[-1] + 2, u.acc) + 2 * u.product) * x.magnitude,

@@ -166,6 +166,16 @@ def test_weights_that_are_flushed_are_allowed_for() -> None:
         assert (np.abs(expected.value) <= expected.bound)[0].all()
 
 
+def test_products_that_are_flushed_are_allowed_for() -> None:
+    """Each product of a sum may vanish near the end of float32, and with them the sum."""
+    sizes = {"q": (1e-38, 64), "k": (1.0, 2), "v": (1.0, 2)}
+    inputs = {n: cast(np.full((1, 1, S, 1), x), "float32") for n, (x, S) in sizes.items()}
+    dk = gradients(Call("attention", inputs, {"scale": 1.0}), "float32")["dk"]
+    one_rounding = 2.0**-126
+    assert (np.abs(dk.value) > one_rounding).all()
+    assert (np.abs(dk.value) <= dk.bound).all()
+
+
 def problem_of(call: Call) -> AnyProblem:
     """Describe a call with everything that it may return."""
     positional, options = call.split(call.values)
