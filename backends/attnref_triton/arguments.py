@@ -47,7 +47,9 @@ def tokens(
         **arrays,
         **rows,
         "strides": tuple(in_eights(call.strides(x)) for x in arrays.values()),
-        "row_strides": tuple(call.row_strides(x) for x in rows.values() if x is not None),
+        "row_strides": tuple(
+            (0, 0, 0, 0) if x is None else call.row_strides(x) for x in rows.values()
+        ),
     }
 
 

@@ -112,7 +112,7 @@ def backward(
     dq, dk, dv = (room_for(x) for x in due)
     made = Made(dq, dk, dv, dbias, dsinks, rows_like(call))
     out, dout = columns_in_eights(result.out), columns_in_eights(dout)
-    if call.has_dense_bias and dbias is not None:
+    if call.has_dense_bias and dbias is not None and not call.is_full:
         dbias.zero_()  # no tile is visited where nobody sees anybody
     for launch in backward_launches(call, out, lse, dout, dlse, made):
         launch.run()

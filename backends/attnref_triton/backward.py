@@ -24,24 +24,30 @@ tiles throughout: `p^T` and `dA^T` are then left factors, which stay in register
 import triton
 import triton.language as tl
 
-from attnref_triton.forward import load
 from attnref_triton.tiles import (
     INF,
-    LOG2E,
     NUMBERS,
     at,
     band,
-    in_band,
+    binary,
+    hide,
+    inside,
     keys_of,
-    level_of,
+    keys_seen,
+    load,
     locate,
     other_side,
     queries_of,
+    queries_seeing,
     score,
+    slope,
     strided,
-    tanh,
     tokens_of,
+    units,
+    visited,
+    visits,
     weight,
+    within,
 )
 
 
@@ -67,14 +73,10 @@ def queries_kernel(
     dq = tokens_of(dq, strides[5])
     lse = strided(lse, row_strides[0], False)
     delta = strided(delta, row_strides[1], False)
-    if dlse is not None:
-        dlse = strided(dlse, row_strides[2], False)
-    if dbias is not None:
-        dbias = strided(dbias, dbias_strides, DBIAS_EIGHTS)
-    if mask is not None:
-        mask = strided(mask, mask_strides, MASK_EIGHTS)
-    if bias is not None:
-        bias = strided(bias, bias_strides, BIAS_EIGHTS)
+    dlse = None if dlse is None else strided(dlse, row_strides[2], False)
+    dbias = None if dbias is None else strided(dbias, dbias_strides, DBIAS_EIGHTS)
+    mask = None if mask is None else strided(mask, mask_strides, MASK_EIGHTS)
+    bias = None if bias is None else strided(bias, bias_strides, BIAS_EIGHTS)
     pid = tl.program_id(0)
     if RIGHT:
         pid = pid // tiles * tiles + tiles - 1 - pid % tiles
@@ -113,37 +115,26 @@ def queries_kernel(
     row_delta = tl.where(seeing, row_delta, 0.0)
     tl.store(at(delta, b, head, q_start + i), row_delta, mask=rows)
 
-    mask_rows = None
-    bias_rows = None
-    dbias_rows = None
-    if mask is not None:
-        mask_rows = at(mask, b, head, i)
-    if bias is not None:
-        bias_rows = at(bias, b, head, i)
-    if dbias is not None:
-        dbias_rows = at(dbias, b, head, i)
+    mask_rows = None if mask is None else at(mask, b, head, i[:, None])
+    bias_rows = None if bias is None else at(bias, b, head, i[:, None])
+    dbias_rows = None if dbias is None else at(dbias, b, head, i[:, None])
+    k = (at(k, b, head // group, k_start), k[3], k[4])
+    v = (at(v, b, head // group, k_start), v[3], v[4])
+    lowest, highest = keys_seen(i, first, last, queries, keys, LEFT, RIGHT)
+    limits = (lowest[:, None], highest[:, None])
+    unit, origin = units(scale, softcap, SHAPE)
+    level = tl.where(seeing, row_lse - origin, INF)
+    exponent = binary(level, SHAPE)
+    level *= exponent
+    exponent *= unit
     acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-    columns = (
-        at(k, b, head // group, k_start),
-        k[3],
-        k[4],
-        at(v, b, head // group, k_start),
-        v[3],
-        v[4],
-    )
-    who = (i, first, last, queries, keys, rows)
-    level = level_of(tl.where(seeing, row_lse, INF), LOG2E, SHAPE)
-    tiles_of = (q_tile, do_tile, level, row_delta)
-    acc = through_keys(
-        acc, tiles_of, columns, mask, mask_rows, bias, bias_rows, dbias, dbias_rows, who,
-        a, a, z, z, scale, softcap, D, DV, BLOCK_N, BLOCK_D, BLOCK_DV, SHAPE,
-        False, LEFT, RIGHT, PRECISION, WHOLE,
-    )  # fmt: skip
-    acc = through_keys(
-        acc, tiles_of, columns, mask, mask_rows, bias, bias_rows, dbias, dbias_rows, who,
-        low, a, z, high, scale, softcap, D, DV, BLOCK_N, BLOCK_D, BLOCK_DV, SHAPE,
-        True, LEFT, RIGHT, PRECISION, WHOLE,
-    )  # fmt: skip
+    for RAGGED in tl.static_range(2):  # first the whole tiles, then the others
+        acc = through_keys(
+            acc, q_tile, do_tile, level[:, None], exponent[:, None], row_delta[:, None], k, v,
+            mask, mask_rows, bias, bias_rows, dbias, dbias_rows, rows, limits, keys,
+            (low, a, z, high), scale, softcap, D, DV, BLOCK_N, BLOCK_D, BLOCK_DV, SHAPE, RAGGED,
+            LEFT, PRECISION, WHOLE, MASK_EIGHTS, BIAS_EIGHTS, DBIAS_EIGHTS,
+        )  # fmt: skip
     tl.store(
         at(dq, b, head, q_start + i)[:, None] + d[None, :] * dq[4],
         (acc * scale).to(dq[0].dtype.element_ty), mask=rows[:, None] & (d < D)[None, :],
@@ -152,77 +143,46 @@ def queries_kernel(
 
 @triton.jit
 def through_keys(
-    acc, tiles_of, columns, mask, mask_rows, bias, bias_rows, dbias, dbias_rows, who,
-    low, a, z, high, scale, softcap, D, DV, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_DV: tl.constexpr, SHAPE: tl.constexpr, RAGGED: tl.constexpr, LEFT: tl.constexpr,
-    RIGHT: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    acc, q_tile, do_tile, level, exponent, delta, k, v, mask, mask_rows, bias, bias_rows,
+    dbias, dbias_rows, rows, limits, keys, reach, scale, softcap, D, DV, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, SHAPE: tl.constexpr, RAGGED: tl.constexpr,
+    LEFT: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    MASK_EIGHTS: tl.constexpr, BIAS_EIGHTS: tl.constexpr, DBIAS_EIGHTS: tl.constexpr,
 ):  # fmt: skip
-    """Add up `dA k` over whole tiles `[a, z)`, or over the ragged ones around them."""
-    q_tile, do_tile, level, delta = tiles_of
-    k_head, k_row, k_column, v_head, v_row, v_column = columns
-    i, first, last, queries, keys, rows = who
+    """Add up `dA k` over whole tiles of keys, or over ragged ones."""
     n = tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
     dv = tl.arange(0, BLOCK_DV)
-    exponent = LOG2E
-    if SHAPE == "plain":
-        exponent = scale * LOG2E
-    before = tl.cdiv(a - low, BLOCK_N)
-    if RAGGED:
-        count = before + tl.cdiv(high - z, BLOCK_N)
-    else:
-        count = (z - a) // BLOCK_N
-    for t in tl.range(count, num_stages=1 if RAGGED else None):
-        if RAGGED:
-            j0 = tl.where(t < before, low + t * BLOCK_N, z + (t - before) * BLOCK_N)
-        else:
-            j0 = a + t * BLOCK_N
-        j = j0 + n
-        inside = (j < keys)[:, None]
+    for t in tl.range(visits(reach, BLOCK_N, RAGGED), num_stages=1 if RAGGED else None):
+        j0 = visited(t, reach, BLOCK_N, RAGGED)
+        j = (j0 + n)[None, :]
+        here = (j0 + n < keys)[:, None]
         k_tile = load(
-            k_head + j0.to(tl.int64) * k_row + n[:, None] * k_row + d[None, :] * k_column,
-            inside, (d < D)[None, :], RAGGED, not WHOLE,
+            k[0] + j0.to(tl.int64) * k[1] + n[:, None] * k[1] + d[None, :] * k[2],
+            here, (d < D)[None, :], RAGGED, not WHOLE,
         )  # fmt: skip
         v_tile = load(
-            v_head + j0.to(tl.int64) * v_row + n[:, None] * v_row + dv[None, :] * v_column,
-            inside, (dv < DV)[None, :], RAGGED, not WHOLE,
+            v[0] + j0.to(tl.int64) * v[1] + n[:, None] * v[1] + dv[None, :] * v[2],
+            here, (dv < DV)[None, :], RAGGED, not WHOLE,
         )  # fmt: skip
         dot = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
-        both = rows[:, None] & (j < keys)[None, :]
-        b_tile = None
-        if bias is not None:
-            b_tile = tl.load(bias_rows[:, None] + j[None, :] * bias[4], mask=both, other=0.0).to(
-                tl.float32
-            )
-        p = weight(
-            score(dot, b_tile, scale, softcap, SHAPE, q_tile.dtype), level[:, None], exponent, SHAPE
-        )
+        guard = rows[:, None] & inside(j, keys, BIAS_EIGHTS)
+        s = score(dot, bias, bias_rows, j, guard, scale, softcap, SHAPE)
+        p = weight(s, level, exponent)
         if RAGGED:
-            p = tl.where(
-                in_band(i[:, None], j[None, :], first, last, queries, keys, LEFT, RIGHT), p, 0.0
-            )
-        if mask is not None:
-            allowed = tl.load(mask_rows[:, None] + j[None, :] * mask[4], mask=both, other=0)
-            p = tl.where(allowed != 0, p, 0.0)
+            p = tl.where(within(j, limits, LEFT), p, 0.0)
+        guard = rows[:, None] & inside(j, keys, MASK_EIGHTS)
+        p = hide(p, 0.0, mask, mask_rows, j, guard)
         dp = tl.dot(do_tile, tl.trans(v_tile), input_precision=PRECISION)
-        ds = p * (dp - delta[:, None])
+        ds = p * (dp - delta)
         if dbias is not None:
-            tl.store(
-                dbias_rows[:, None] + j[None, :] * dbias[4],
-                ds.to(dbias[0].dtype.element_ty),
-                mask=both,
-            )
+            kind = dbias[0].dtype.element_ty
+            guard = rows[:, None] & inside(j, keys, DBIAS_EIGHTS)
+            tl.store(dbias_rows + j * dbias[4], ds.to(kind), mask=guard)
         if softcap is not None:
-            ds *= slope(dot, scale, softcap, q_tile.dtype)
+            ds *= slope(s, dot, scale, softcap, SHAPE)
         acc = tl.dot(ds.to(k_tile.dtype), k_tile, acc, input_precision=PRECISION)
     return acc
-
-
-@triton.jit
-def slope(dot, scale, softcap, kind: tl.constexpr):
-    """Differentiate the soft cap."""
-    bent = tanh(dot * (scale / softcap), kind)
-    return 1.0 - bent * bent
 
 
 @triton.jit(do_not_specialize=NUMBERS)
@@ -246,10 +206,8 @@ def keys_kernel(
     dv = tokens_of(dv, strides[5])
     lse = strided(lse, row_strides[0], False)
     delta = strided(delta, row_strides[1], False)
-    if mask is not None:
-        mask = strided(mask, mask_strides, MASK_EIGHTS)
-    if bias is not None:
-        bias = strided(bias, bias_strides, BIAS_EIGHTS)
+    mask = None if mask is None else strided(mask, mask_strides, MASK_EIGHTS)
+    bias = None if bias is None else strided(bias, bias_strides, BIAS_EIGHTS)
     pid = tl.program_id(0)
     b, head, tile, k_start, extent, keys = locate(
         pid, tiles, heads, k_side[0], k_side[1], n, Sk, BLOCK_N
@@ -277,16 +235,15 @@ def keys_kernel(
     )
     dk_acc = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv_acc = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
-    rows = (q, dout, lse, delta, b, head * group, group, q_start)
-    who = (j, first, last, queries, keys)
-    dk_acc, dv_acc = through_queries(
-        dk_acc, dv_acc, k_tile, v_tile, rows, mask, bias, who, a, a, z, z, scale, softcap, D, DV,
-        BLOCK_M, BLOCK_D, BLOCK_DV, GROUPED, SHAPE, False, LEFT, RIGHT, PRECISION, WHOLE,
-    )  # fmt: skip
-    dk_acc, dv_acc = through_queries(
-        dk_acc, dv_acc, k_tile, v_tile, rows, mask, bias, who, low, a, z, high, scale, softcap,
-        D, DV, BLOCK_M, BLOCK_D, BLOCK_DV, GROUPED, SHAPE, True, LEFT, RIGHT, PRECISION, WHOLE,
-    )  # fmt: skip
+    sources = (q, dout, lse, delta, b, head * group, group, q_start)
+    lowest, highest = queries_seeing(j, first, last, queries, keys, LEFT, RIGHT)
+    limits = (lowest[:, None], highest[:, None])
+    for RAGGED in tl.static_range(2):  # first the whole tiles, then the others
+        dk_acc, dv_acc = through_queries(
+            dk_acc, dv_acc, k_tile, v_tile, sources, mask, bias, j, limits, queries, keys,
+            (low, a, z, high), scale, softcap, D, DV, BLOCK_M, BLOCK_D, BLOCK_DV, GROUPED, SHAPE,
+            RAGGED, RIGHT, PRECISION, WHOLE, MASK_EIGHTS, BIAS_EIGHTS,
+        )  # fmt: skip
     # A whole tile of queries may meet a last tile of keys that is not: see to its tail here.
     stored = (j < extent)[:, None]
     tl.store(
@@ -302,29 +259,23 @@ def keys_kernel(
 
 @triton.jit
 def through_queries(
-    dk_acc, dv_acc, k_tile, v_tile, rows, mask, bias, who, low, a, z, high, scale, softcap, D, DV,
-    BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, GROUPED: tl.constexpr,
-    SHAPE: tl.constexpr, RAGGED: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    dk_acc, dv_acc, k_tile, v_tile, sources, mask, bias, j, limits, queries, keys, reach,
+    scale, softcap, D, DV, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    GROUPED: tl.constexpr, SHAPE: tl.constexpr, RAGGED: tl.constexpr, RIGHT: tl.constexpr,
+    PRECISION: tl.constexpr, WHOLE: tl.constexpr, MASK_EIGHTS: tl.constexpr,
+    BIAS_EIGHTS: tl.constexpr,
 ):  # fmt: skip
     """Add up `dA^T q` and `p^T dout` over whole tiles of queries, or over ragged ones.
 
     One loop walks the heads of a group, too. A loop around this one would keep the
     accumulators and every address of it alive at once, which is more than the registers hold.
     """
-    q, dout, lse, delta, b, h, group, q_start = rows
-    j, first, last, queries, keys = who
+    q, dout, lse, delta, b, h, group, q_start = sources
     m = tl.arange(0, BLOCK_M)
     d = tl.arange(0, BLOCK_D)
     e = tl.arange(0, BLOCK_DV)
-    exponent = LOG2E
-    if SHAPE == "plain":
-        exponent = scale * LOG2E
-    before = tl.cdiv(a - low, BLOCK_M)
-    if RAGGED:
-        count = before + tl.cdiv(high - z, BLOCK_M)
-    else:
-        count = (z - a) // BLOCK_M
+    unit, origin = units(scale, softcap, SHAPE)
+    count = visits(reach, BLOCK_M, RAGGED)
     total = count
     if GROUPED:
         total = count * group
@@ -334,57 +285,48 @@ def through_queries(
         if GROUPED:
             t = step % count
             head = h + step // count
-        if RAGGED:
-            i0 = tl.where(t < before, low + t * BLOCK_M, z + (t - before) * BLOCK_M)
-        else:
-            i0 = a + t * BLOCK_M
-        i = i0 + m
-        inside = i < queries
+        i0 = visited(t, reach, BLOCK_M, RAGGED)
+        i = (i0 + m)[None, :]
+        here = i0 + m < queries
         q_tile = load(
             at(q, b, head, q_start + i0) + m[:, None] * q[3] + d[None, :] * q[4],
-            inside[:, None], (d < D)[None, :], RAGGED, not WHOLE,
+            here[:, None], (d < D)[None, :], RAGGED, not WHOLE,
         )  # fmt: skip
         do_tile = load(
             at(dout, b, head, q_start + i0) + m[:, None] * dout[3] + e[None, :] * dout[4],
-            inside[:, None], (e < DV)[None, :], RAGGED, not WHOLE,
+            here[:, None], (e < DV)[None, :], RAGGED, not WHOLE,
         )  # fmt: skip
         # First what dS multiplies, then the weights: both products of a step follow one another,
         # and so do the two that add up, and neither delta nor lse outlives its use.
-        row_delta = load_row(delta, b, head, q_start + i0, m, inside, 0.0, RAGGED)
+        row_delta = load_row(delta, b, head, q_start + i0, m, here, 0.0, RAGGED)
         dp = tl.dot(v_tile, tl.trans(do_tile), input_precision=PRECISION) - row_delta[None, :]
-        row_lse = load_row(lse, b, head, q_start + i0, m, inside, -INF, RAGGED)
-        level = level_of(tl.where(row_lse == -INF, INF, row_lse), LOG2E, SHAPE)
+        row_lse = load_row(lse, b, head, q_start + i0, m, here, -INF, RAGGED)
+        level = tl.where(row_lse == -INF, INF, row_lse - origin)
+        exponent = binary(level, SHAPE)
+        level *= exponent
+        exponent *= unit
         dot = tl.dot(k_tile, tl.trans(q_tile), input_precision=PRECISION)
-        both = (j < keys)[:, None] & inside[None, :]
-        b_tile = None
-        if bias is not None:
-            b_tile = tl.load(
-                at(bias, b, head, i)[None, :] + j[:, None] * bias[4], mask=both, other=0.0
-            ).to(tl.float32)
-        p = weight(
-            score(dot, b_tile, scale, softcap, SHAPE, q_tile.dtype), level[None, :], exponent, SHAPE
-        )
+        bias_rows = None if bias is None else at(bias, b, head, i)
+        guard = inside(j, keys, BIAS_EIGHTS)[:, None] & here[None, :]
+        s = score(dot, bias, bias_rows, j[:, None], guard, scale, softcap, SHAPE)
+        p = weight(s, level[None, :], exponent[None, :])
         if RAGGED:
-            p = tl.where(
-                in_band(i[None, :], j[:, None], first, last, queries, keys, LEFT, RIGHT), p, 0.0
-            )
-        if mask is not None:
-            allowed = tl.load(
-                at(mask, b, head, i)[None, :] + j[:, None] * mask[4], mask=both, other=0
-            )
-            p = tl.where(allowed != 0, p, 0.0)
+            p = tl.where(within(i, limits, RIGHT), p, 0.0)
+        mask_rows = None if mask is None else at(mask, b, head, i)
+        guard = inside(j, keys, MASK_EIGHTS)[:, None] & here[None, :]
+        p = hide(p, 0.0, mask, mask_rows, j[:, None], guard)
         ds = p * dp
         if softcap is not None:
-            ds *= slope(dot, scale, softcap, q_tile.dtype)
+            ds *= slope(s, dot, scale, softcap, SHAPE)
         dv_acc = tl.dot(p.to(do_tile.dtype), do_tile, dv_acc, input_precision=PRECISION)
         dk_acc = tl.dot(ds.to(q_tile.dtype), q_tile, dk_acc, input_precision=PRECISION)
     return dk_acc, dv_acc
 
 
 @triton.jit
-def load_row(x, b, head, row, m, inside, other, RAGGED: tl.constexpr):
+def load_row(x, b, head, row, m, here, other, RAGGED: tl.constexpr):
     """Load one number for each row of a tile."""
     pointers = at(x, b, head, row) + m * x[3]
     if RAGGED:
-        return tl.load(pointers, mask=inside, other=other)
+        return tl.load(pointers, mask=here, other=other)
     return tl.load(pointers)

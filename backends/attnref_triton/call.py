@@ -65,7 +65,11 @@ class Call:
 
     def takes(self, problem: AttentionProblem | VarlenProblem) -> bool:
         """Tell whether the arrays of a problem are taken as they are."""
-        return self.q is problem.q and self.k is problem.k and self.v is problem.v
+        sides = ("cu_q", "cu_k") if self.packed else ("q_lens", "kv_lens")
+        names = ("q", "k", "v", "sinks", "q_offset", *sides)
+        lengths = self.starts if self.packed else self.lens
+        taken = (self.q, self.k, self.v, self.sinks, self.offset, *lengths)
+        return all(getattr(problem, n) is x for n, x in zip(names, taken, strict=True))
 
     @property
     def batch(self) -> int:
@@ -76,6 +80,11 @@ class Call:
     def has_dense_bias(self) -> bool:
         """Whether there is one bias for each score."""
         return self.bias is not None and tuple(self.bias.shape) == self.scores
+
+    @property
+    def is_full(self) -> bool:
+        """Whether by position and length every query sees every key."""
+        return not self.band["RIGHT"] and self.lens == (None, None)
 
     @property
     def packed(self) -> bool:
@@ -100,14 +109,18 @@ class Call:
 
     @property
     def shape(self) -> str:
-        """What happens to a product on its way to a score: `plain`, `capped` or `biased`.
+        """What happens to a product on its way to a score, see `tiles.score`.
 
-        A plain score is scaled inside the exponential, which needs a scale that keeps
-        the order of scores.
+        The short ways leave a scale to the exponential: a plain one's needs to keep
+        the order of scores, and a cap's costs an absolute error of some `2^-22 cap`, which
+        is less than what rounding weights to a half precision costs.
         """
+        half = self.q.element_size() == 2
         if self.bias is not None:
             return "biased"
-        return "plain" if self.softcap is None and self.scale > TINY else "capped"
+        if self.softcap is None:
+            return "plain" if self.scale > TINY else "scaled"
+        return "capped" if half and self.softcap <= MILD else "scaled"
 
     @cached_property
     def band(self) -> dict[str, Any]:
@@ -156,6 +169,9 @@ class Call:
 TINY = 1e-30
 """A scale below it may vanish when multiplied by a logarithm."""
 
+MILD = 256.0
+"""The largest soft cap whose scores may be computed in the short way."""
+
 
 def call_of(problem: AttentionProblem | VarlenProblem, precision: str = "ieee") -> Call:
     """Bring a problem to the common form."""
@@ -164,7 +180,7 @@ def call_of(problem: AttentionProblem | VarlenProblem, precision: str = "ieee") 
         "scale": p.scale,
         "window": p.window,
         "softcap": p.softcap,
-        "sinks": p.sinks,
+        "sinks": _lined_up(p.sinks),
         "precision": precision,
     }
     if isinstance(p, VarlenProblem):
@@ -176,8 +192,8 @@ def call_of(problem: AttentionProblem | VarlenProblem, precision: str = "ieee") 
             heads=(p.q.shape[1], p.k.shape[1]),
             tokens=(p.q.shape[0], p.k.shape[0]),
             sizes=(eights(p.q.shape[2]), eights(p.v.shape[2])),
-            offset=p.q_offset,
-            starts=(p.cu_q, p.cu_k),
+            offset=_lined_up(p.q_offset),
+            starts=(_lined_up(p.cu_q), _lined_up(p.cu_k)),
             **shared,
         )
     B, Hq, Hkv, Sq, Sk, D, Dv = p.sizes
@@ -189,12 +205,17 @@ def call_of(problem: AttentionProblem | VarlenProblem, precision: str = "ieee") 
         heads=(Hq, Hkv),
         tokens=(Sq, Sk),
         sizes=(eights(D), eights(Dv)),
-        offset=p.q_offset,
+        offset=_lined_up(p.q_offset),
         mask=_four_axes(p.mask),
         bias=_four_axes(p.bias),
-        lens=(p.q_lens, p.kv_lens),
+        lens=(_lined_up(p.q_lens), _lined_up(p.kv_lens)),
         **shared,
     )
+
+
+def _lined_up(x: Any) -> Any:
+    """Return numbers that lie next to one another: kernels read these without a stride."""
+    return x.contiguous() if isinstance(x, torch.Tensor) else x
 
 
 def _four_axes(x: torch.Tensor | None) -> torch.Tensor | None:
@@ -208,9 +229,10 @@ def broadcast(x: torch.Tensor) -> Strides:
 
 
 def aligned(x: torch.Tensor, strides: Strides) -> bool:
-    """Tell whether rows lie so that sixteen bytes of them can be read at a time."""
+    """Tell whether rows lie so that eight numbers of them can be read at a time."""
     *outer, column = strides
-    return x.data_ptr() % 16 == 0 and column == 1 and not any(s % EIGHT for s in outer)
+    whole = column == 1 and x.shape[-1] % EIGHT == 0
+    return whole and x.data_ptr() % 16 == 0 and not any(s % EIGHT for s in outer)
 
 
 def in_eights(strides: Strides) -> Strides:

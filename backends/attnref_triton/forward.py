@@ -33,20 +33,26 @@ import triton.language as tl
 
 from attnref_triton.tiles import (
     INF,
-    LN2,
     LOG2E,
     NUMBERS,
     at,
     band,
-    in_band,
+    binary,
+    hide,
+    inside,
     keys_of,
-    level_of,
+    keys_seen,
+    load,
     locate,
     other_side,
     score,
     strided,
     tokens_of,
+    units,
+    visited,
+    visits,
     weight,
+    within,
 )
 
 
@@ -68,10 +74,8 @@ def forward_kernel(
     v = tokens_of(v, strides[2])
     out = tokens_of(out, strides[3])
     lse = strided(lse, row_strides[0], False)
-    if mask is not None:
-        mask = strided(mask, mask_strides, MASK_EIGHTS)
-    if bias is not None:
-        bias = strided(bias, bias_strides, BIAS_EIGHTS)
+    mask = None if mask is None else strided(mask, mask_strides, MASK_EIGHTS)
+    bias = None if bias is None else strided(bias, bias_strides, BIAS_EIGHTS)
     pid = tl.program_id(0)
     part = pid % parts
     # Late rows of a causal head see most, and a short program makes a better last one.
@@ -105,116 +109,80 @@ def forward_kernel(
         mask=(i < queries)[:, None] & (d < D)[None, :],
         other=0.0,
     )
-    mask_rows = None
-    bias_rows = None
-    if mask is not None:
-        mask_rows = at(mask, b, head_of_row, i)
-    if bias is not None:
-        bias_rows = at(bias, b, head_of_row, i)
     kv_head = head * PACK // group
-    k_head = at(k, b, kv_head, k_start)
-    v_head = at(v, b, kv_head, k_start)
+    k = (at(k, b, kv_head, k_start), k[3], k[4])
+    v = (at(v, b, kv_head, k_start), v[3], v[4])
+    mask_rows = None if mask is None else at(mask, b, head_of_row[:, None], i[:, None])
+    bias_rows = None if bias is None else at(bias, b, head_of_row[:, None], i[:, None])
+    lowest, highest = keys_seen(i, first, last, queries, keys, LEFT, RIGHT)
+    limits = (lowest[:, None], highest[:, None])
+    unit, origin = units(scale, softcap, SHAPE)
 
     m = tl.full([BLOCK_M], -INF, tl.float32)
     l = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
-    state = (m, l, acc)
-    columns = (k_head, k[3], k[4], v_head, v[3], v[4])
-    who = (i, first, last, queries, keys, rows)
-    state = attend(
-        state, q_tile, columns, mask, mask_rows, bias, bias_rows, who, a, a, z, z, scale, softcap,
-        D, DV, BLOCK_N, BLOCK_D, BLOCK_DV, SHAPE, False, LEFT, RIGHT, PRECISION, WHOLE,
-    )  # fmt: skip
-    state = attend(
-        state, q_tile, columns, mask, mask_rows, bias, bias_rows, who, low, a, z, high,
-        scale, softcap, D, DV, BLOCK_N, BLOCK_D, BLOCK_DV, SHAPE, True, LEFT, RIGHT,
-        PRECISION, WHOLE,
-    )  # fmt: skip
-    m, l, acc = state
+    for RAGGED in tl.static_range(2):  # first the whole tiles, then the others
+        m, l, acc = attend(
+            m, l, acc, q_tile, k, v, mask, mask_rows, bias, bias_rows, rows, limits, keys,
+            (low, a, z, high), scale, softcap, D, DV, BLOCK_N, BLOCK_D, BLOCK_DV, SHAPE, RAGGED,
+            LEFT, PRECISION, WHOLE, MASK_EIGHTS, BIAS_EIGHTS,
+        )  # fmt: skip
 
-    if SHAPE == "plain":
-        m = m * (scale * LOG2E) * LN2
+    m = origin + m * unit
     if sinks is not None:
         sink = tl.load(sinks + head_of_row).to(tl.float32)
         m, l, acc = with_sink(m, l, acc, sink)
-    live = (i < queries) & (l != 0)
-    l = tl.where(live, l, 1.0)
-    o = tl.where(live[:, None], acc / l[:, None], 0.0)
-    e = tl.where(live, m + tl.log(l), -INF)
-    dv = tl.arange(0, BLOCK_DV)
     out_rows = at(out, b, head_of_row, q_start + i) + tl.cast(part, tl.int64) * part_rows * DV
+    lse_rows = at(lse, b, head_of_row, q_start + i) + tl.cast(part, tl.int64) * part_rows
+    dv = tl.arange(0, BLOCK_DV)
+    o, e = finish(m, l, acc, i < queries)
     tl.store(
         out_rows[:, None] + dv[None, :] * out[4],
         o.to(out[0].dtype.element_ty),
         mask=rows[:, None] & (dv < DV)[None, :],
     )
-    tl.store(
-        at(lse, b, head_of_row, q_start + i) + tl.cast(part, tl.int64) * part_rows, e, mask=rows
-    )
+    tl.store(lse_rows, e, mask=rows)
 
 
 @triton.jit
 def attend(
-    state, q_tile, columns, mask, mask_rows, bias, bias_rows, who, low, a, z, high, scale, softcap,
-    D, DV, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    SHAPE: tl.constexpr, RAGGED: tl.constexpr,
-    LEFT: tl.constexpr, RIGHT: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    m, l, acc, q_tile, k, v, mask, mask_rows, bias, bias_rows, rows, limits, keys, reach,
+    scale, softcap, D, DV, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    SHAPE: tl.constexpr, RAGGED: tl.constexpr, LEFT: tl.constexpr, PRECISION: tl.constexpr,
+    WHOLE: tl.constexpr, MASK_EIGHTS: tl.constexpr, BIAS_EIGHTS: tl.constexpr,
 ):  # fmt: skip
-    """Take keys into the state: whole tiles `[a, z)`, or the ragged ones around them."""
-    m, l, acc = state
-    k_head, k_row, k_column, v_head, v_row, v_column = columns
-    i, first, last, queries, keys, rows = who
+    """Take the keys of whole tiles into the state, or those of ragged ones."""
     n = tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
     dv = tl.arange(0, BLOCK_DV)
-    exponent = LOG2E
-    if SHAPE == "plain":
-        exponent = scale * LOG2E
-    before = tl.cdiv(a - low, BLOCK_N)
-    if RAGGED:
-        count = before + tl.cdiv(high - z, BLOCK_N)
-    else:
-        count = (z - a) // BLOCK_N
-    for t in range(count):
-        if RAGGED:
-            j0 = tl.where(t < before, low + t * BLOCK_N, z + (t - before) * BLOCK_N)
-        else:
-            j0 = a + t * BLOCK_N
-        j = j0 + n
+    unit, _ = units(scale, softcap, SHAPE)
+    for t in range(visits(reach, BLOCK_N, RAGGED)):
+        j0 = visited(t, reach, BLOCK_N, RAGGED)
+        j = (j0 + n)[None, :]
+        here = (j0 + n < keys)[:, None]
         k_tile = load(
-            k_head + j0.to(tl.int64) * k_row + n[:, None] * k_row + d[None, :] * k_column,
-            (j < keys)[:, None], (d < D)[None, :], RAGGED, not WHOLE,
+            k[0] + j0.to(tl.int64) * k[1] + n[:, None] * k[1] + d[None, :] * k[2],
+            here, (d < D)[None, :], RAGGED, not WHOLE,
         )  # fmt: skip
         s = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
-        b_tile = None
-        if bias is not None:
-            b_tile = tl.load(
-                bias_rows[:, None] + j[None, :] * bias[4],
-                mask=rows[:, None] & (j < keys)[None, :],
-                other=0.0,
-            ).to(tl.float32)
-        s = score(s, b_tile, scale, softcap, SHAPE, q_tile.dtype)
+        guard = rows[:, None] & inside(j, keys, BIAS_EIGHTS)
+        s = score(s, bias, bias_rows, j, guard, scale, softcap, SHAPE)
         if RAGGED:
-            seen = in_band(i[:, None], j[None, :], first, last, queries, keys, LEFT, RIGHT)
-            s = tl.where(seen, s, -INF)
-        if mask is not None:
-            allowed = tl.load(
-                mask_rows[:, None] + j[None, :] * mask[4],
-                mask=rows[:, None] & (j < keys)[None, :],
-                other=0,
-            )
-            s = tl.where(allowed != 0, s, -INF)
+            s = tl.where(within(j, limits, LEFT), s, -INF)
+        guard = rows[:, None] & inside(j, keys, MASK_EIGHTS)
+        s = hide(s, -INF, mask, mask_rows, j, guard)
         m_new = tl.maximum(m, tl.max(s, axis=1))
         level = m_new
         if RAGGED or mask is not None or bias is not None:
             level = tl.where(m_new == -INF, 0.0, m_new)
-        level = level_of(level, exponent, SHAPE)
-        alpha = weight(m, level, exponent, SHAPE)
-        p = weight(s, level[:, None], exponent, SHAPE)
+        exponent = binary(level, SHAPE) * unit
+        level *= exponent
+        alpha = weight(m, level, exponent)
+        p = weight(s, level[:, None], exponent[:, None])
         l = l * alpha + tl.sum(p, axis=1)
         v_tile = load(
-            v_head + j0.to(tl.int64) * v_row + n[:, None] * v_row + dv[None, :] * v_column,
-            (j < keys)[:, None], (dv < DV)[None, :], RAGGED, not WHOLE,
+            v[0] + j0.to(tl.int64) * v[1] + n[:, None] * v[1] + dv[None, :] * v[2],
+            here, (dv < DV)[None, :], RAGGED, not WHOLE,
         )  # fmt: skip
         acc = tl.dot(p.to(v_tile.dtype), v_tile, acc * alpha[:, None], input_precision=PRECISION)
         m = m_new
@@ -222,15 +190,12 @@ def attend(
 
 
 @triton.jit
-def load(pointers, rows, columns, RAGGED: tl.constexpr, PADDED: tl.constexpr):
-    """Load a tile, guarded only where it may reach beyond its rows or columns."""
-    if RAGGED and PADDED:
-        return tl.load(pointers, mask=rows & columns, other=0.0)
-    if RAGGED:
-        return tl.load(pointers, mask=rows, other=0.0)
-    if PADDED:
-        return tl.load(pointers, mask=columns, other=0.0)
-    return tl.load(pointers)
+def finish(m, l, acc, real):
+    """Turn a natural state into `(out, lse)`: zeros and `-inf` for rows that saw nothing (C5)."""
+    live = real & (l != 0)
+    l = tl.where(live, l, 1.0)
+    out = tl.where(live[:, None], acc * (1.0 / l)[:, None], 0.0)
+    return out, tl.where(live, m + tl.log(l), -INF)
 
 
 @triton.jit
@@ -282,11 +247,9 @@ def merge_parts_kernel(
     if sinks is not None:
         sink = tl.load(sinks + head, mask=real, other=0.0).to(tl.float32)
         m, l, acc = with_sink(m, l, acc, sink)
-    live = (i < length) & (l != 0)
-    l = tl.where(live, l, 1.0)
-    o = tl.where(live[:, None], acc / l[:, None], 0.0)
+    o, e = finish(m, l, acc, i < length)
     tl.store(
         at(out, b, head, i)[:, None] + dv[None, :] * out[4],
         o.to(out[0].dtype.element_ty), mask=real[:, None] & (dv < DV)[None, :],
     )  # fmt: skip
-    tl.store(lse + r, tl.where(live, m + tl.log(l), -INF), mask=real)
+    tl.store(lse + r, e, mask=real)

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+import triton
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -45,3 +48,14 @@ class Launch:
         sizes = {n: x for n, x in self.arguments.items() if n.isupper()}
         said = ", ".join(f"{n}={x}" for n, x in sizes.items())
         return f"{self.kernel.__name__}({said}) with {self.warps} warps, {self.stages} stages"
+
+
+def over_rows(
+    kernel: Any, x: torch.Tensor, arrays: Mapping[str, torch.Tensor | None], elements: int
+) -> Launch:
+    """Cut contiguous rows, as many as `x` has, into tiles of so many elements."""
+    rows, columns = x.shape
+    width = min(max(triton.next_power_of_2(columns), 1), elements)
+    lines = elements // width
+    sizes = {"rows": rows, "columns": columns, "LINES": lines, "BLOCK": width}
+    return Launch(kernel, (triton.cdiv(rows, lines),), {**arrays, **sizes})

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 
 from attnref.problem import MergeGradients, MergeProblem, Result
-from attnref_triton.launch import Launch
+from attnref_triton.launch import over_rows
 from attnref_triton.layout import in_order_of
 from attnref_triton.tiles import INF, LN2, LOG2E
 
@@ -33,7 +33,7 @@ def forward(problem: MergeProblem) -> Result:
     a, b = _rows(p.out_a), _rows(p.out_b)
     out, lse = torch.empty_like(a), torch.empty_like(p.lse_a, memory_format=torch.contiguous_format)
     arrays = {"a": a, "b": b, "lse_a": p.lse_a.reshape(-1), "lse_b": p.lse_b.reshape(-1)}
-    launch(merge_kernel, a, {**arrays, "out": out, "lse": lse}).run()
+    over_rows(merge_kernel, a, {**arrays, "out": out, "lse": lse}, ELEMENTS).run()
     return Result(in_order_of(p.out_a, out.view(p.out_a.shape)), lse)
 
 
@@ -62,22 +62,13 @@ def backward(
         "dlse_b": dlse_b,
         "dlse": None if dlse is None else dlse.reshape(-1),
     }
-    launch(merge_gradient_kernel, a, arrays).run()
+    over_rows(merge_gradient_kernel, a, arrays, ELEMENTS).run()
     return MergeGradients(
         in_order_of(p.out_a, da.view(p.out_a.shape)),
         in_order_of(p.lse_a, dlse_a.view(p.lse_a.shape)),
         in_order_of(p.out_b, db.view(p.out_b.shape)),
         in_order_of(p.lse_b, dlse_b.view(p.lse_b.shape)),
     )
-
-
-def launch(kernel: triton.JITFunction, a: torch.Tensor, arrays: dict[str, torch.Tensor]) -> Launch:
-    """Launch a kernel over contiguous rows; a row without columns still has its lse."""
-    rows, columns = a.shape
-    block = min(max(triton.next_power_of_2(columns), 1), ELEMENTS)
-    lines = ELEMENTS // block
-    sizes = {"rows": rows, "columns": columns, "LINES": lines, "BLOCK": block}
-    return Launch(kernel, (triton.cdiv(rows, lines),), {**arrays, **sizes})
 
 
 @triton.jit

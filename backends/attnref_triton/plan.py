@@ -50,6 +50,7 @@ def tiles_of(kernel: str, call: Call) -> Tiles:
         rows=call.tokens[0] * (call.group if kernel == "few" else 1),
         keys=call.tokens[1],
         causal=bool(call.band["RIGHT"]),
+        table=sum(x.element_size() for x in (call.bias, call.mask) if x is not None),
     )
     return tables.tiles(kernel, need, chip_of(call.q.device))
 

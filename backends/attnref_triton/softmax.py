@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from attnref.problem import Result, SoftmaxGradients, SoftmaxProblem
-from attnref_triton.launch import Launch
+from attnref_triton.launch import over_rows
 from attnref_triton.layout import in_order_of
 from attnref_triton.tiles import INF, LOG2E
 
@@ -29,7 +29,7 @@ def forward(problem: SoftmaxProblem) -> Result:
     """Weigh along an axis."""
     x = _rows(problem.x, problem.axis)
     y = torch.empty_like(x)
-    launch(softmax_kernel, x, {"x": x, "y": y}).run()
+    over_rows(softmax_kernel, x, {"x": x, "y": y}, ELEMENTS).run()
     return Result(_back(y, problem))
 
 
@@ -37,17 +37,8 @@ def backward(problem: SoftmaxProblem, result: Result, dy: torch.Tensor) -> Softm
     """Pass a gradient back from the weights alone."""
     y, dy = (_rows(x, problem.axis) for x in (result.out, dy))
     dx = torch.empty_like(y)
-    launch(softmax_gradient_kernel, y, {"y": y, "dy": dy, "dx": dx}).run()
+    over_rows(softmax_gradient_kernel, y, {"y": y, "dy": dy, "dx": dx}, ELEMENTS).run()
     return SoftmaxGradients(_back(dx, problem))
-
-
-def launch(kernel: triton.JITFunction, x: torch.Tensor, arrays: dict[str, torch.Tensor]) -> Launch:
-    """Launch a kernel over contiguous rows."""
-    rows, columns = x.shape
-    block = min(max(triton.next_power_of_2(columns), 1), ELEMENTS)
-    lines = ELEMENTS // block
-    sizes = {"rows": rows, "columns": columns, "LINES": lines, "BLOCK": block}
-    return Launch(kernel, (triton.cdiv(rows, lines),), {**arrays, **sizes})
 
 
 @triton.jit(do_not_specialize=["rows", "columns"])

@@ -22,14 +22,17 @@ from attnref_triton.tiles import (
     NUMBERS,
     at,
     band,
+    binary,
     clamp,
-    in_band,
-    level_of,
+    hide,
+    inside,
+    keys_seen,
     other_side,
     score,
     strided,
     tokens_of,
     weight,
+    within,
 )
 
 
@@ -60,8 +63,7 @@ def bias_kernel(
     delta = strided(delta, row_strides[1], False)
     bias = strided(bias, bias_strides, BIAS_EIGHTS)
     dbias = strided(dbias, dbias_strides, False)
-    if mask is not None:
-        mask = strided(mask, mask_strides, MASK_EIGHTS)
+    mask = None if mask is None else strided(mask, mask_strides, MASK_EIGHTS)
     pid = tl.program_id(0)
     own_heads, own_rows, own_columns = owned
     batches, heads, rows, columns, chunk = summed
@@ -71,13 +73,14 @@ def bias_kernel(
     own_b = pid // own_columns // own_rows // own_heads
     part = tl.program_id(1)
     total = batches * heads * rows * columns
-    m = tl.arange(0, BLOCK_M)
-    n = tl.arange(0, BLOCK_N)
-    d = tl.arange(0, BLOCK_D)
-    e = tl.arange(0, BLOCK_DV)
-    exponent = LOG2E
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    for t in range(part * chunk, tl.minimum(part * chunk + chunk, total)):
+    start = part * chunk
+    stop = tl.minimum(start + chunk, total)
+    if ROWS and COLUMNS and OFFSET == "number":  # one tile of scores in each head, seen or not
+        first, last = band(0, offset, left, right, Sq, Sk, OFFSET)
+        if not meets(ti * BLOCK_M, tj * BLOCK_N, first, last, BLOCK_M, BLOCK_N, LEFT, RIGHT):
+            stop = start
+    for t in range(start, stop):
         i0 = (ti + t // columns % rows) * BLOCK_M
         j0 = (tj + t % columns) * BLOCK_N
         h = own_head + t // columns // rows % heads
@@ -85,58 +88,17 @@ def bias_kernel(
         _, queries = other_side(b, q_side[0], q_side[1], 0, Sq)
         _, keys = other_side(b, k_side[0], k_side[1], 0, Sk)
         first, last = band(b, offset, left, right, queries, keys, OFFSET)
-        i = i0 + m
-        j = j0 + n
-        visited = (i0 < queries) & (j0 < keys)
-        if LEFT:
-            visited &= j0 + BLOCK_N > i0 + first
-        if RIGHT:
-            visited &= j0 <= i0 + BLOCK_M - 1 + last
-        if visited:
-            real = (i < queries)[:, None]
-            here = (j < keys)[:, None]
-            q_tile = tl.load(
-                at(q, b, h, i)[:, None] + d[None, :] * q[4], mask=real & (d < D)[None, :], other=0.0
-            )
-            do_tile = tl.load(
-                at(dout, b, h, i)[:, None] + e[None, :] * dout[4],
-                mask=real & (e < DV)[None, :],
-                other=0.0,
-            )
-            k_tile = tl.load(
-                at(k, b, h // group, j)[:, None] + d[None, :] * k[4],
-                mask=here & (d < D)[None, :], other=0.0,
+        if (ROWS and COLUMNS) or (
+            (i0 < queries) & (j0 < keys) & meets(i0, j0, first, last, BLOCK_M, BLOCK_N, LEFT, RIGHT)
+        ):  # without a branch, so that loads are taken ahead
+            acc += score_gradient(
+                q, k, v, lse, delta, dout, mask, bias, b, h, h // group, i0, j0, queries, keys,
+                first, last, scale, softcap, D, DV, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV, SHAPE,
+                LEFT, RIGHT, PRECISION, MASK_EIGHTS, BIAS_EIGHTS,
             )  # fmt: skip
-            v_tile = tl.load(
-                at(v, b, h // group, j)[:, None] + e[None, :] * v[4],
-                mask=here & (e < DV)[None, :], other=0.0,
-            )  # fmt: skip
-            row_lse = tl.load(at(lse, b, h, i), mask=i < queries, other=-INF)
-            row_delta = tl.load(at(delta, b, h, i), mask=i < queries, other=0.0)
-            level = level_of(tl.where(row_lse == -INF, INF, row_lse), LOG2E, SHAPE)
-            both = real & (j < keys)[None, :]
-            b_tile = tl.load(
-                at(bias, b, h, i)[:, None] + j[None, :] * bias[4], mask=both, other=0.0
-            ).to(tl.float32)
-            dot = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
-            p = weight(
-                score(dot, b_tile, scale, softcap, SHAPE, q_tile.dtype),
-                level[:, None],
-                exponent,
-                SHAPE,
-            )
-            seen = in_band(i[:, None], j[None, :], first, last, queries, keys, LEFT, RIGHT)
-            if mask is not None:
-                seen &= (
-                    tl.load(at(mask, b, h, i)[:, None] + j[None, :] * mask[4], mask=both, other=0)
-                    != 0
-                )
-            p = tl.where(seen, p, 0.0)
-            dp = tl.dot(do_tile, tl.trans(v_tile), input_precision=PRECISION)
-            acc += p * (dp - row_delta[:, None])
     to = at(dbias, own_b, own_head, 0) + tl.cast(part, tl.int64) * part_size
-    i = ti * BLOCK_M + m
-    j = tj * BLOCK_N + n
+    i = ti * BLOCK_M + tl.arange(0, BLOCK_M)
+    j = tj * BLOCK_N + tl.arange(0, BLOCK_N)
     kind = dbias[0].dtype.element_ty
     if ROWS and COLUMNS:
         tl.store(
@@ -149,6 +111,65 @@ def bias_kernel(
         tl.store(to + j * dbias[4], tl.sum(acc, axis=0).to(kind), mask=j < Sk)
     else:
         tl.store(to, tl.sum(tl.sum(acc, axis=1), axis=0).to(kind))
+
+
+@triton.jit
+def meets(
+    i0, j0, first, last, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    LEFT: tl.constexpr, RIGHT: tl.constexpr,
+):  # fmt: skip
+    """Tell whether a band passes through a tile of scores."""
+    met = i0 >= 0
+    if LEFT:
+        met &= j0 + BLOCK_N > i0 + first
+    if RIGHT:
+        met &= j0 <= i0 + BLOCK_M - 1 + last
+    return met
+
+
+@triton.jit
+def score_gradient(
+    q, k, v, lse, delta, dout, mask, bias, b, h, kv_head, i0, j0, queries, keys, first, last,
+    scale, softcap, D, DV, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr, SHAPE: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+    PRECISION: tl.constexpr, MASK_EIGHTS: tl.constexpr, BIAS_EIGHTS: tl.constexpr,
+):  # fmt: skip
+    """Compute `dS` of one tile of scores."""
+    i = i0 + tl.arange(0, BLOCK_M)
+    j = j0 + tl.arange(0, BLOCK_N)
+    d = tl.arange(0, BLOCK_D)
+    e = tl.arange(0, BLOCK_DV)
+    real = (i < queries)[:, None]
+    here = (j < keys)[:, None]
+    q_tile = tl.load(
+        at(q, b, h, i)[:, None] + d[None, :] * q[4], mask=real & (d < D)[None, :], other=0.0
+    )
+    do_tile = tl.load(
+        at(dout, b, h, i)[:, None] + e[None, :] * dout[4], mask=real & (e < DV)[None, :], other=0.0
+    )
+    k_tile = tl.load(
+        at(k, b, kv_head, j)[:, None] + d[None, :] * k[4], mask=here & (d < D)[None, :], other=0.0
+    )
+    v_tile = tl.load(
+        at(v, b, kv_head, j)[:, None] + e[None, :] * v[4], mask=here & (e < DV)[None, :], other=0.0
+    )
+    row_lse = tl.load(at(lse, b, h, i), mask=i < queries, other=-INF)
+    row_delta = tl.load(at(delta, b, h, i), mask=i < queries, other=0.0)
+    level = tl.where(row_lse == -INF, INF, row_lse)
+    exponent = binary(level, SHAPE)
+    level *= exponent
+    mask_rows = None if mask is None else at(mask, b, h, i[:, None])
+    dot = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
+    guard = real & inside(j, keys, BIAS_EIGHTS)[None, :]
+    bias_rows = at(bias, b, h, i[:, None])
+    s = score(dot, bias, bias_rows, j[None, :], guard, scale, softcap, SHAPE)
+    p = weight(s, level[:, None], exponent[:, None])
+    lowest, highest = keys_seen(i, first, last, queries, keys, LEFT, RIGHT)
+    p = tl.where(within(j[None, :], (lowest[:, None], highest[:, None]), LEFT), p, 0.0)
+    guard = real & inside(j, keys, MASK_EIGHTS)[None, :]
+    p = hide(p, 0.0, mask, mask_rows, j[None, :], guard)
+    dp = tl.dot(do_tile, tl.trans(v_tile), input_precision=PRECISION)
+    return p * (dp - row_delta[:, None])
 
 
 @triton.jit(do_not_specialize=NUMBERS)

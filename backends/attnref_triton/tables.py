@@ -1,8 +1,9 @@
 """Which tiles each kernel is cut into: measured once, kept here, never tuned at a first call.
 
 Measured on an H100 (capability 9.0) in bfloat16 with 16384 tokens in all, see
-`docs/benchmarks/`; no entry there spills a register. For other capabilities the entries are
-those that spill none where the compiler could be asked, and nothing was timed.
+`docs/benchmarks/`. For other capabilities the entries are those that the compiler spills
+least in, and nothing was timed. Nowhere does a forward kernel spill a register; of the
+backward ones, only that over keys at D 256 spills more than a few dozen bytes.
 """
 
 from typing import NamedTuple
@@ -63,6 +64,7 @@ class Need(NamedTuple):
         rows: Rows of a head, or of a group that shares tiles.
         keys: Keys.
         causal: Whether a tile of late queries has more to do than one of early queries.
+        table: Bytes of a bias and a mask that belong to a score.
     """
 
     width: int
@@ -70,14 +72,16 @@ class Need(NamedTuple):
     rows: int
     keys: int
     causal: bool
+    table: int = 0
 
 
 HOPPER = {
     "forward": {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 3), 256: Tiles(128, 32, 8, 3)},
+    "tabled": {64: Tiles(128, 64, 4, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(128, 32, 8, 2)},
     "few": {64: Tiles(16, 128, 4, 3), 128: Tiles(16, 128, 4, 3), 256: Tiles(16, 64, 4, 2)},
-    "queries": {64: Tiles(64, 64, 4, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(32, 32, 4, 2)},
-    "keys": {64: Tiles(64, 64, 4, 3), 128: Tiles(32, 64, 4, 3), 256: Tiles(32, 64, 8, 2)},
-    "bias": {64: Tiles(64, 64, 4, 1), 128: Tiles(64, 64, 4, 1), 256: Tiles(64, 64, 8, 1)},
+    "queries": {64: Tiles(64, 64, 4, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(128, 32, 8, 2)},
+    "keys": {64: Tiles(64, 64, 4, 3), 128: Tiles(32, 64, 4, 4), 256: Tiles(32, 64, 8, 2)},
+    "bias": {64: Tiles(64, 64, 4, 3), 128: Tiles(64, 128, 8, 2), 256: Tiles(64, 64, 8, 1)},
 }
 AMPERE = {
     "forward": {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 3), 256: Tiles(64, 32, 8, 2)},
@@ -91,7 +95,11 @@ BLACKWELL = {
     "forward": {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 2), 256: Tiles(128, 32, 8, 3)},
 }
 HALF = {8: AMPERE, 9: HOPPER, 10: BLACKWELL}
-"""Capability to kernel to the widest head that an entry serves, in half precision."""
+"""Capability to kernel to the widest head that an entry serves, in half precision.
+
+`"tabled"` is the forward with a bias or mask, where that was found to want other tiles: what
+is loaded for each score makes the loads of keys dear, of which large tiles do fewer.
+"""
 
 SINGLE = {
     "forward": {64: Tiles(64, 32, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(32, 32, 8, 2)},
@@ -104,6 +112,7 @@ SINGLE = {
 
 HELD = {
     "forward": ("m", 1),
+    "tabled": ("m", 1),
     "few": ("m", 1),
     "queries": ("m", 2),
     "keys": ("n", 2),
@@ -121,6 +130,8 @@ def tiles(kernel: str, need: Need, chip: Chip) -> Tiles:
         chip: The device; newer ones than the tables know get the newest entries.
     """
     entries = HALF[min(max(chip.capability, 8), 10)] if need.size == 2 else SINGLE
+    if kernel == "forward" and need.table and "tabled" in entries:
+        kernel = "tabled"
     cut = next(entry for widest, entry in entries[kernel].items() if need.width <= widest)
     if kernel == "few":
         cut = cut._replace(m=16 if need.rows <= 16 else 32 if need.rows <= 32 else 64)
@@ -137,7 +148,8 @@ def bytes_of(kernel: str, cut: Tiles, need: Need) -> int:
     """Estimate the shared memory that a kernel asks for: what it holds, and what is in flight."""
     side, arrays = HELD[kernel]
     held, moving = (cut.m, cut.n) if side == "m" else (cut.n, cut.m)
-    return (arrays * held + 2 * cut.stages * moving) * need.width * need.size + SPARE
+    tokens = (arrays * held + 2 * cut.stages * moving) * need.width * need.size
+    return tokens + cut.stages * cut.m * cut.n * need.table + SPARE
 
 
 def _smaller(kernel: str, cut: Tiles) -> Tiles:

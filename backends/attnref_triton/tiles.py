@@ -13,7 +13,7 @@ read once for all of them.
 Visibility costs nothing where it is decided by loop bounds. A row `i` sees the keys
 `i + first <= j <= i + last` of its *band* below its sequence's length; `span` turns that
 into the tiles nobody sees (never visited), those everybody sees (no mask arithmetic) and
-the ragged ones in between.
+the ragged ones in between, where a row's limits cost one comparison for each score.
 """
 
 import triton
@@ -76,7 +76,7 @@ def locate(pid, tiles, heads, starts, lens, n, extent, BLOCK: tl.constexpr):
             low = tl.where(here, middle, low)
             high = tl.where(here, high, middle - 1)
         b = low
-        tile -= tl.load(starts + b).to(tl.int32) // BLOCK + b
+        tile = tl.maximum(tile - tl.load(starts + b).to(tl.int32) // BLOCK - b, 0)
         start, length = other_side(b, starts, lens, n, extent)
         extent = tl.where(b == n, extent - start.to(tl.int32), length)
     if lens is not None:
@@ -178,14 +178,55 @@ def queries_of(
 
 
 @triton.jit
-def in_band(i, j, first, last, queries, keys, LEFT: tl.constexpr, RIGHT: tl.constexpr):
-    """Tell who sees whom by position (C2, C4)."""
-    seen = (i < queries) & (j < keys)
+def visits(reach, BLOCK: tl.constexpr, RAGGED: tl.constexpr):
+    """Count the whole tiles of a span, or the ragged ones around them."""
+    low, a, z, high = reach
+    if RAGGED:
+        return tl.cdiv(a - low, BLOCK) + tl.cdiv(high - z, BLOCK)
+    return (z - a) // BLOCK
+
+
+@triton.jit
+def visited(t, reach, BLOCK: tl.constexpr, RAGGED: tl.constexpr):
+    """Return where the `t`-th of them begins."""
+    low, a, z, _ = reach
+    if RAGGED:
+        before = tl.cdiv(a - low, BLOCK)
+        return tl.where(t < before, low + t * BLOCK, z + (t - before) * BLOCK)
+    return a + t * BLOCK
+
+
+@triton.jit
+def keys_seen(i, first, last, queries, keys, LEFT: tl.constexpr, RIGHT: tl.constexpr):
+    """Return the lowest and the highest key that each query sees by position (C2, C4)."""
+    lowest = tl.zeros_like(i)
+    highest = lowest + keys - 1
     if LEFT:
-        seen &= j >= i + first
+        lowest = i + first
     if RIGHT:
-        seen &= j <= i + last
-    return seen
+        highest = tl.minimum(highest, i + last)
+    return lowest, tl.where(i < queries, highest, -1)
+
+
+@triton.jit
+def queries_seeing(j, first, last, queries, keys, LEFT: tl.constexpr, RIGHT: tl.constexpr):
+    """Return the lowest and the highest query that sees each key by position (C2, C4)."""
+    lowest = tl.zeros_like(j)
+    highest = lowest + queries - 1
+    if RIGHT:
+        lowest = j - last
+    if LEFT:
+        highest = tl.minimum(highest, j - first)
+    return lowest, tl.where(j < keys, highest, -1)
+
+
+@triton.jit
+def within(x, limits, LOWEST: tl.constexpr):
+    """Tell which positions lie within limits; where the lowest is no limit, skip it."""
+    lowest, highest = limits
+    if LOWEST:
+        return (x >= lowest) & (x <= highest)
+    return x <= highest
 
 
 @triton.jit
@@ -198,55 +239,121 @@ def at(x, b, head, row):
 
 
 @triton.jit
-def score(dot, bias, scale, softcap, SHAPE: tl.constexpr, kind: tl.constexpr):
-    """Turn products of arrays of a `kind` into scores: scale, cap, bias, in order (B1 to B3).
+def load(pointers, rows, columns, RAGGED: tl.constexpr, PADDED: tl.constexpr):
+    """Load a tile, guarded only where it may reach beyond its rows or columns."""
+    if RAGGED and PADDED:
+        return tl.load(pointers, mask=rows & columns, other=0.0)
+    if RAGGED:
+        return tl.load(pointers, mask=rows, other=0.0)
+    if PADDED:
+        return tl.load(pointers, mask=columns, other=0.0)
+    return tl.load(pointers)
 
-    `SHAPE == "plain"` leaves the scale to the exponential, which multiplies anyway.
+
+@triton.jit
+def inside(j, keys, EIGHTS: tl.constexpr):
+    """Tell which keys of a row of a mask or bias may be read.
+
+    Eight at a time where rows lie so (`call.aligned`): a guard that changes between them
+    would have them loaded one by one. What is read beyond the keys is hidden by its position.
     """
-    s = dot
-    if SHAPE != "plain":
+    if EIGHTS:
+        j = j // 8 * 8
+    return j < keys
+
+
+@triton.jit
+def hide(x, nothing, mask, rows, j, guard):
+    """Put `nothing` where a mask hides, if there is one (C1)."""
+    if mask is not None:
+        x = tl.where(tl.load(rows + j * mask[4], mask=guard, other=0) != 0, x, nothing)
+    return x
+
+
+@triton.jit
+def score(dot, bias, rows, j, guard, scale, softcap, SHAPE: tl.constexpr):
+    """Turn a product into a score: scale, cap, bias, in order (B1 to B3).
+
+    What is returned is natural only where the shape is `"scaled"` or `"biased"`. Otherwise
+    it is `(natural - origin) / unit`, see `units`, and the exponential, which multiplies
+    anyway, does the rest.
+
+    Of a capped score that is `-1 / (e^{2x} + 1)`, which rises as `tanh x` does: two special
+    functions and three multiplications or additions. A reciprocal square root, squared, is
+    one instruction where a division is six.
+    """
+    if SHAPE == "plain":
+        s = dot
+    elif SHAPE == "capped":
+        root = tl.rsqrt(tl.exp2(dot * (scale * (2.0 * LOG2E) / softcap)) + 1.0)
+        s = root * (-1.0 * root)
+    else:
         s = dot * scale
-    if softcap is not None:
-        s = softcap * tanh(s * (1.0 / softcap), kind)
-    if bias is not None:
-        s += bias
+        if softcap is not None:
+            s = softcap * tanh(s * (1.0 / softcap))
+        if bias is not None:
+            s += tl.load(rows + j * bias[4], mask=guard, other=0.0).to(tl.float32)
     return s
 
 
 @triton.jit
-def tanh(x, kind: tl.constexpr):
-    """Compute a hyperbolic tangent: `1 - 2 / (e^{2x} + 1)`.
+def units(scale, softcap, SHAPE: tl.constexpr):
+    """Return `(unit, origin)`: a natural score is `origin + unit * score(...)`."""
+    unit = 1.0
+    origin = 0.0
+    if SHAPE == "plain":
+        unit = scale
+    elif SHAPE == "capped":
+        unit = 2.0 * softcap
+        origin = softcap
+    return unit, origin
 
-    That cancels near zero, by as much as half a unit of float32 at one. Half precisions
-    do not notice, whose weights are rounded to far less; float32 does, and there a short odd
-    polynomial takes over. The hardware's own approximation has eleven bits, and even
-    bfloat16 would notice them once they are multiplied by a cap.
+
+@triton.jit
+def slope(s, dot, scale, softcap, SHAPE: tl.constexpr):
+    """Differentiate the soft cap, with the score `s` at hand."""
+    if SHAPE == "capped":
+        change = -4.0 * s * (1.0 + s)
+    else:
+        bent = tanh(dot * (scale / softcap))
+        change = 1.0 - bent * bent
+    return change
+
+
+@triton.jit
+def tanh(x):
+    """Compute a hyperbolic tangent: `1 - 2 / (e^{2x} + 1)`, near zero a short odd polynomial.
+
+    The former cancels near zero, by as much as half a unit of float32 at one. The hardware's
+    own approximation has eleven bits, and even bfloat16 would notice them once they are
+    multiplied by a cap.
     """
     far = 1.0 - 2.0 / (tl.exp2(x * (2.0 * LOG2E)) + 1.0)
-    if kind != tl.float32:
-        return far
     y = x * x
     near = x + x * y * (-0.333333333 + y * (0.133333333 + y * (-0.0539682540 + y * 0.0218694885)))
     return tl.where(tl.abs(x) < 0.25, near, far)
 
 
 @triton.jit
-def level_of(x, exponent, SHAPE: tl.constexpr):
-    """Prepare what `weight` subtracts: a row's maximum or its log-sum-exp."""
+def binary(level, SHAPE: tl.constexpr):
+    """Return the binary logarithm of e, with which powers of two are powers of e, for each row.
+
+    A bias may reach the ends of the range of float32, where a rounded product with it would
+    say nothing, or overflow. Scores of that size are equal or differ by at least sixteen, more
+    than weights can tell, so that one does as well there, which multiplies exactly.
+    """
     if SHAPE == "biased":
-        return x
-    return x * exponent
+        factor = tl.where(tl.abs(level) > 1 << 27, 1.0, LOG2E)
+    else:
+        factor = tl.full(level.shape, LOG2E, tl.float32)
+    return factor
 
 
 @triton.jit
-def weight(s, level, exponent, SHAPE: tl.constexpr):
-    """Compute `exp(scale (s - m))`, with `level = level_of(m)`.
+def weight(s, level, exponent):
+    """Compute `exp(unit (s - m))`, with `exponent = unit log2 e` and `level = m exponent`.
 
-    `exponent` is the binary logarithm of e, times the scale where scores are still
-    without it. One fused multiply-add then does both, and the rounded product in `level`
-    is the same for a whole row, so that it cancels. A bias may reach the ends of the range
-    of float32, so there the difference comes first.
+    That is one fused multiply-add and one power of two. The rounded product in `level` is
+    the same for a whole row, so that it cancels.
     """
-    if SHAPE == "biased":
-        return tl.exp2((s - level) * exponent)
     return tl.exp2(s * exponent - level)

@@ -7,7 +7,7 @@ import torch
 from attnref_triton import attention, merging, plan, softmax
 from attnref_triton.attention import Made, backward_launches, forward_launches
 from attnref_triton.call import Call, call_of
-from attnref_triton.launch import Launch
+from attnref_triton.launch import Launch, over_rows
 from attnref_triton.plan import Plan, plan_of
 from attnref_triton.tables import Chip
 
@@ -27,7 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "window": {"window": (512, 64)},
     "capped": {"softcap": 30.0},
     "sinks": {"sinks": torch.empty(4)},
-    "biased": {"bias": torch.empty(1, 4, 2048, 2048, dtype=torch.bfloat16)},
+    "biased": {"bias": torch.empty(2, 4, 2048, 2048, dtype=torch.bfloat16)},
     "masked": {"mask": torch.empty(2, 1, 2048, 2048, dtype=torch.bool)},
     "lengths": {
         "q_lens": torch.full((2,), 2048, dtype=torch.int32),
@@ -116,9 +116,11 @@ def test_softmax_and_merge_compile(capability: int) -> None:
     """The two operations that are no attention."""
     x, lse = torch.empty(64, 1000), torch.empty(64)
     rows = {"a": x, "b": x, "lse_a": lse, "lse_b": lse, "out": x, "lse": lse}
+    gradients = {"dout": x, "dlse": lse, "da": x, "db": x, "dlse_a": lse, "dlse_b": lse}
     for launch in (
-        softmax.launch(softmax.softmax_kernel, x, {"x": x, "y": x}),
-        softmax.launch(softmax.softmax_gradient_kernel, x, {"y": x, "dy": x, "dx": x}),
-        merging.launch(merging.merge_kernel, x, rows),
+        over_rows(softmax.softmax_kernel, x, {"x": x, "y": x}, softmax.ELEMENTS),
+        over_rows(softmax.softmax_gradient_kernel, x, {"y": x, "dy": x, "dx": x}, softmax.ELEMENTS),
+        over_rows(merging.merge_kernel, x, rows, merging.ELEMENTS),
+        over_rows(merging.merge_gradient_kernel, x, {**rows, **gradients}, merging.ELEMENTS),
     ):
         assert resources(launch, capability).spilled == 0

@@ -4,11 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from attnref_triton import TritonBackend, backend
 from attnref_triton.attention import forward
 from attnref_triton.backend import interpreted
 from attnref_triton.call import call_of
 from attnref_triton.plan import plan_of
+from attnref_triton.tiles import locate
 
 import attnref
 from attnref import normalize
@@ -54,6 +57,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "q_offset": "end",
         "sinks": tensor(HQ),
     },
+    "cap-and-bias": {"softcap": 1.5, "bias": tensor(HQ, SQ, SK)},
+    "strided-companions": {
+        "q_lens": torch.tensor([SQ, 0, 20, 0])[::2],
+        "kv_lens": torch.tensor([60, 0, 51, 0])[::2],
+        "q_offset": torch.tensor([3, 0, 9, 0])[::2],
+        "causal": True,
+        "sinks": tensor(2 * HQ)[::2],
+    },
     "negative-scale": {"scale": -0.3},
     "no-scale": {"scale": 0.0},
 }
@@ -86,6 +97,44 @@ def test_forward_and_backward_agree_with_the_specification(options: dict[str, An
         assert (want is None) == (got is None)
         if want is not None:
             torch.testing.assert_close(want, got.double(), atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"causal": True, "q_offset": "end"}], ids=["full", "causal"]
+)
+def test_a_soft_cap_of_half_precision_keeps_its_digits(options: dict[str, Any]) -> None:
+    """There it has a short way of its own, up to a cap of 256; a wider one takes the long way."""
+    q, k, v = (x.half() for x in inputs())
+    for softcap in (1.5, 50.0, 3000.0):
+        got = attnref.attention_with_lse(q, k, v, softcap=softcap, backend="triton", **options)
+        given = [exact(x) for x in (q, k, v)]
+        want = attnref.attention_with_lse(*given, softcap=softcap, backend="reference", **options)
+        torch.testing.assert_close(want.out, got.out.double(), atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(want.lse, got.lse.double(), atol=5e-5, rtol=1e-5)
+        dout = tensor(*got.out.shape, seed=8).half()
+        gradients = attnref.attention_backward(
+            dout, q, k, v, *got, softcap=softcap, backend="triton", **options
+        )
+        wanted = attnref.attention_backward(
+            exact(dout), *given, *want, softcap=softcap, backend="reference", **options
+        )
+        for x, y in zip(wanted[:3], gradients[:3], strict=True):
+            torch.testing.assert_close(x, y.double(), atol=1e-2, rtol=1e-2)
+
+
+@triton.jit
+def locating(tiles, starts, n, extent, count):
+    pid = tl.program_id(0)
+    _, _, tile, _, _, _ = locate(pid, count, 1, starts, None, n, extent, 16)
+    tl.store(tiles + pid, tile)
+
+
+@pytest.mark.filterwarnings("ignore:Conversion of an array with ndim")
+def test_prefix_sums_from_elsewhere_lead_to_no_tile_before_the_first() -> None:
+    """What only the device knows is not checked (A7), and nothing is written before an array."""
+    tiles = torch.full((9,), -1, dtype=torch.int32)
+    locating[(9,)](tiles, torch.tensor([90, 91, 3, 45]), 3, 100, 9)
+    assert (tiles >= 0).all()
 
 
 def test_packed_sequences_agree_with_the_specification() -> None:
