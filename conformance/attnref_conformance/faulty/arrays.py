@@ -130,6 +130,17 @@ class NegativeStridesLost(OtherAttention):
         return replace(p, k=p.k[forward])
 
 
+@breaks("C1")
+class SinksWithoutStride(OtherAttention):
+    """Reads the sinks one after the other, however far apart they lie."""
+
+    def other(self, p: AttentionProblem) -> AttentionProblem:
+        if p.sinks is None:
+            return p
+        dense = np.lib.stride_tricks.as_strided(p.sinks, strides=(p.sinks.itemsize,))
+        return replace(p, sinks=dense)
+
+
 @breaks("A1")
 class GradientInPlainOrder(Tiled):
     """Returns gradients in C order whatever their inputs' memory order is."""
