@@ -7,6 +7,7 @@ here imports a library before one of its arrays, or a backend that needs it, tur
 """
 
 import sys
+from collections.abc import Callable, Hashable
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -44,6 +45,9 @@ class _Library:
     def needs_gradient(self, x: Array) -> bool:  # noqa: ARG002
         return False
 
+    def form(self, x: Array) -> Hashable:  # noqa: ARG002
+        return None
+
     def not_dense(self, x: Array) -> str | None:  # noqa: ARG002
         return None
 
@@ -60,6 +64,11 @@ class _Numpy(_Library):
 
     def strides(self, x: Array) -> tuple[int, ...]:
         return tuple(int(s) for s in x.strides)
+
+    def form(self, x: Array) -> Hashable:
+        if type(x) is not np.ndarray or x.dtype.kind in "iu":
+            return None
+        return np.ndarray, x.dtype, x.shape, x.strides
 
     def not_dense(self, x: Array) -> str | None:
         return "a masked array" if isinstance(x, np.ma.MaskedArray) else None
@@ -80,6 +89,17 @@ class _Torch(_Library):
 
     def needs_gradient(self, x: Array) -> bool:
         return bool(x.requires_grad) and import_module("torch").is_grad_enabled()
+
+    def form(self, x: Array) -> Hashable:
+        kind, dtype, torch = type(x), x.dtype, sys.modules["torch"]
+        plain = kind is torch.Tensor or kind is torch.nn.Parameter
+        if not plain or x.layout is not torch.strided or x.is_nested:
+            return None
+        device = x.device
+        if not dtype.is_floating_point and dtype is not torch.bool and device.type == "cpu":
+            return None
+        gradient = x.requires_grad and torch.is_grad_enabled()
+        return kind, dtype, x.shape, x.stride(), device, gradient
 
     def not_dense(self, x: Array) -> str | None:
         if x.is_nested:
@@ -141,6 +161,7 @@ _LIBRARIES: dict[str, _Library] = {
 }
 _UNKNOWN = _Library()
 _ROOTS: dict[type, str | None] = {}
+_FORMS: dict[type, Callable[[Array], Hashable]] = {}
 
 
 def library(x: object) -> str | None:
@@ -172,6 +193,19 @@ def device(x: Array) -> str:
 def needs_gradient(x: Array) -> bool:
     """Tell whether the array's library wants to differentiate through it."""
     return _of(x).needs_gradient(x)
+
+
+def form(x: Array) -> Hashable:
+    """Return what checks and choices read of an array, `None` where that is more than its form.
+
+    It is for arrays of NumPy and torch: library, dtype, shape, strides, device, and whether
+    gradients are wanted. Of integers on the host, values are read.
+    """
+    kind = type(x)
+    form_of = _FORMS.get(kind)
+    if form_of is None:
+        form_of = _FORMS[kind] = _of(x).form
+    return form_of(x)
 
 
 def not_dense(x: Array) -> str | None:

@@ -44,7 +44,8 @@ class Backend(Protocol):
     def unsupported(self, problem: Problem) -> Sequence[Reason]:
         """Say why this problem cannot be run; empty if it can.
 
-        Cheap, and never raises, compiles or allocates.
+        Cheap, and never raises, compiles or allocates. It is asked once for each form of a
+        call, see `attnref.known`: the answer follows from the description alone.
         """
 
     def forward(self, problem: Problem) -> Result:

@@ -84,14 +84,24 @@ class Chosen:
     def _theirs(self, problem: Problem) -> Problem:
         return problem if self.library is None else crossed(problem, self.library)
 
-    def _ours(self, results: Sequence[Array | None], problem: Problem) -> Iterator[Array | None]:
+    def _ours(self, results: Sequence[Array | None], problem: Problem) -> list[Array | None]:
         mine = getattr(problem, problem.main)
-        for x in results:
-            yield x if x is None else arrays.cross_like(x, mine)
+        kind = type(mine)
+        return [x if x is None or type(x) is kind else arrays.cross_like(x, mine) for x in results]
 
     def _record(self, problem: Problem, direction: str) -> None:
         if self.log is not None:
             self.log.append(Ran(self.backend.name, problem.operation, direction))
+
+
+def order() -> tuple[str, ...]:
+    """Return the preference order of this thread or task."""
+    return _order.get()
+
+
+def log() -> list[Ran] | None:
+    """Return where to record what runs; `None` outside a `trace`."""
+    return _log.get()
 
 
 def crossed(problem: Problem, library: str) -> Problem:

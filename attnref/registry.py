@@ -6,6 +6,7 @@ loaded is kept as the reason why, shown by `attnref backends` and raised for who
 asks for that backend by name.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
@@ -39,6 +40,11 @@ def _loaded(name: str) -> Backend | BackendLoadError:
     if not is_backend(backend):
         return BackendLoadError(name, f"{point.value} is not a backend; see attnref.backend")
     return backend
+
+
+def registered() -> Mapping[str, EntryPoint]:
+    """Return the entry points by name; another object once they were looked up again."""
+    return _registered()
 
 
 def names() -> tuple[str, ...]:

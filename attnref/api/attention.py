@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Any, Unpack
 
-from attnref import dispatch, normalize
+from attnref import normalize
 from attnref.api.public import public
 from attnref.arrays import Array
 from attnref.backend import Backend
+from attnref.known import resolve
 from attnref.options import AttentionOptions, VarlenOptions
 from attnref.problem import AttentionGradients, AttentionProblem, Result, VarlenProblem
 
@@ -65,8 +66,7 @@ def attention(
         >>> attnref.attention(q, k, v, causal=True, backend="reference")[0, 0, :, 0]
         array([0. , 0.5, 1. ])
     """
-    problem = normalize.attention(q, k, v, **options)
-    chosen = dispatch.choose(problem, requested=backend)
+    problem, chosen = resolve(normalize.attention, backend, (q, k, v), options)
     return chosen.forward(problem).out
 
 
@@ -104,8 +104,8 @@ def attention_with_lse(
         >>> bool(np.isclose(result.lse[0, 0, 0], np.log(5)))
         True
     """
-    problem = normalize.attention(q, k, v, **options, with_lse=True)
-    chosen = dispatch.choose(problem, requested=backend)
+    asked = {**options, "with_lse": True}
+    problem, chosen = resolve(normalize.attention, backend, (q, k, v), asked)
     return chosen.forward(problem)
 
 
@@ -179,8 +179,8 @@ def attention_backward(
         array([[1., 1., 1., 1.],
                [1., 1., 1., 1.]])
     """
-    problem = _attention_backward(dout, q, k, v, out, lse, dlse=dlse, **options)
-    chosen = dispatch.choose(problem, requested=backend)
+    given, asked = (dout, q, k, v, out, lse), {**options, "dlse": dlse}
+    problem, chosen = resolve(_attention_backward, backend, given, asked)
     return chosen.backward(problem, Result(out, lse), dout, dlse)  # type: ignore[return-value]
 
 
@@ -227,8 +227,8 @@ def attention_varlen(
         >>> attnref.attention_varlen(x * 0, x * 0, x, cu, cu, backend="reference").ravel()
         array([0. , 1.5, 1.5])
     """
-    problem = normalize.attention_varlen(q, k, v, cu_q, cu_k, **options)
-    chosen = dispatch.choose(problem, requested=backend)
+    given = q, k, v, cu_q, cu_k
+    problem, chosen = resolve(normalize.attention_varlen, backend, given, options)
     return chosen.forward(problem).out
 
 
@@ -267,8 +267,8 @@ def attention_varlen_with_lse(
         >>> attnref.attention_varlen_with_lse(x, x, x, cu, cu, backend="reference").lse.shape
         (2, 3)
     """
-    problem = normalize.attention_varlen(q, k, v, cu_q, cu_k, **options, with_lse=True)
-    chosen = dispatch.choose(problem, requested=backend)
+    given, asked = (q, k, v, cu_q, cu_k), {**options, "with_lse": True}
+    problem, chosen = resolve(normalize.attention_varlen, backend, given, asked)
     return chosen.forward(problem)
 
 
@@ -343,6 +343,6 @@ def attention_varlen_backward(
         ...     out, x, x, x, out, lse, cu, cu, backend="reference").dv.ravel()
         array([1., 1., 1.])
     """
-    problem = _varlen_backward(dout, q, k, v, out, lse, cu_q, cu_k, dlse=dlse, **options)
-    chosen = dispatch.choose(problem, requested=backend)
+    given, asked = (dout, q, k, v, out, lse, cu_q, cu_k), {**options, "dlse": dlse}
+    problem, chosen = resolve(_varlen_backward, backend, given, asked)
     return chosen.backward(problem, Result(out, lse), dout, dlse)  # type: ignore[return-value]

@@ -7,6 +7,7 @@ from attnref import arrays, dispatch, normalize
 from attnref.api.public import public
 from attnref.arrays import Array
 from attnref.backend import Backend
+from attnref.known import resolve
 from attnref.options import WindowOptions
 from attnref.problem import Result, TableProblem, WindowProblem
 
@@ -73,8 +74,7 @@ def window_attention(
         >>> attnref.window_attention(q, q, v, window=2, shift=1, backend="reference").ravel()
         array([0. , 1.5, 1.5, 3. ])
     """
-    problem = normalize.window_attention(q, k, v, **options)
-    chosen = dispatch.choose(problem, requested=backend)
+    problem, chosen = resolve(normalize.window_attention, backend, (q, k, v), options)
     return chosen.forward(problem).out
 
 
@@ -109,8 +109,8 @@ def window_attention_with_lse(
         >>> attnref.window_attention_with_lse(x, x, x, window=2, backend="reference").lse.shape
         (1, 4, 4, 3)
     """
-    problem = normalize.window_attention(q, k, v, **options, with_lse=True)
-    chosen = dispatch.choose(problem, requested=backend)
+    asked = {**options, "with_lse": True}
+    problem, chosen = resolve(normalize.window_attention, backend, (q, k, v), asked)
     return chosen.forward(problem)
 
 
@@ -249,8 +249,8 @@ def window_attention_backward(
         ...     out, x, x, x, out, lse, window=2, backend="reference").dv.ravel()
         array([1., 1., 1., 1.])
     """
-    problem = _window_backward(dout, q, k, v, out, lse, dlse=dlse, **options)
-    chosen = dispatch.choose(problem, requested=backend)
+    given, asked = (dout, q, k, v, out, lse), {**options, "dlse": dlse}
+    problem, chosen = resolve(_window_backward, backend, given, asked)
     g = chosen.backward(problem, Result(out, lse), dout, dlse)
     return WindowInputGradients(*g[:5])
 

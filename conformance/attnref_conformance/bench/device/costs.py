@@ -4,6 +4,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+import triton
 
 import attnref
 from attnref import normalize, registry
@@ -49,7 +50,8 @@ def scale(backend: str) -> list[dict[str, Any]]:
 def host(backend: str) -> dict[str, float]:
     """Measure microseconds of the host per eager call of a small known shape.
 
-    Beside the public call stand the backend alone, given a problem, and torch's attention.
+    Beside the public call stand the backend alone, given a problem, torch's attention, and
+    the launch through Triton of a kernel of twelve arguments that does nothing.
     """
     q, k, v = (torch.randn(1, 4, 128, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3))
     problem, chosen = normalize.attention(q, k, v), registry.load(backend)
@@ -57,10 +59,16 @@ def host(backend: str) -> dict[str, float]:
         return {
             "the backend's forward": _per_call(lambda: chosen.forward(problem)),
             "attnref.attention": _per_call(lambda: attnref.attention(q, k, v, backend=backend)),
+            "a kernel that does nothing": _per_call(lambda: _nothing[(1,)](*[q, k, v] * 4)),
             "scaled_dot_product_attention": _per_call(
                 lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v)
             ),
         }
+
+
+@triton.jit
+def _nothing(a, b, c, d, e, f, g, h, i, j, k, l):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    pass
 
 
 def _per_call(run: Any) -> float:
