@@ -9,11 +9,15 @@ from jaxtyping import Float
 
 from attnref.problem import AttentionProblem, Result, VarlenProblem
 
-from .blocks import Block, blocks, stacked
+from .blocks import Block, blocks, room_for, stacked
 from .precision import compute_dtype, ready, zeros
-from .rows import Finished, finish
+from .rows import LOG2E, Finished, finish
 from .scores import head_scores
-from .sequences import Head, call_of, heads_first
+from .sequences import Head, Place, call_of, heads_first
+from .threads import spread
+
+ELEMENTS = 2**20
+"""Scores in a block: products of four mebibytes of float32 are worth a call each."""
 
 
 def forward(problem: AttentionProblem | VarlenProblem) -> Result:
@@ -23,9 +27,13 @@ def forward(problem: AttentionProblem | VarlenProblem) -> Result:
     B, Hq, Sq, _ = call.q.shape
     lse = np.full((B, Hq, Sq), -np.inf, compute_dtype(q))
     rows = heads_first(problem, out)
-    for place, h, group in call.heads():
+
+    def work(unit: tuple[Place, int, slice]) -> None:
+        place, _, group = unit
         at = place.b, group, place.rows
-        attend(call.head(place, h, group), rows[at], lse[at])
+        attend(call.head(*unit), rows[at], lse[at])
+
+    spread(work, call.heads(), call.scores)
     packed = isinstance(problem, VarlenProblem)
     return Result(out, lse[0] if packed else lse)
 
@@ -36,16 +44,23 @@ def attend(
     lse: Float[np.ndarray, "group Sq"],
 ) -> None:
     """Write the rows of one head."""
-    for block in blocks(head):
-        finished = attend_block(head, block)
+    room = room_for(head, ELEMENTS)
+    for block in blocks(head, ELEMENTS):
+        finished = attend_block(head, block, room)
         out[:, block.rows], lse[:, block.rows] = finished
 
 
-def attend_block(head: Head, block: Block) -> Finished:
-    """Attend in one block; it depends on nothing outside its arguments."""
+def attend_block(head: Head, block: Block, room: Float[np.ndarray, " room"]) -> Finished:
+    """Attend in one block, whose scores are made in `room`.
+
+    It depends on nothing outside its arguments.
+    """
     q = ready(stacked(head.q[:, block.rows]), head.dtype)
-    s = head_scores(head, block, q).s
+    binary = head.bias is None and head.softcap is None
+    if binary:  # the scale is spent on the queries, and the base of the exponential with it
+        q = q * head.dtype.type(head.scale * LOG2E)
+    s = head_scores(head, block, q, None if binary else head.scale, room).s
     group, n, _ = s.shape
     sink = None if head.sinks is None else np.repeat(head.sinks, n)
-    out, lse = finish(stacked(s), head.values.at(block.keys), sink)
+    out, lse = finish(stacked(s), head.values.at(block.keys), sink, binary=binary)
     return Finished(out.reshape(group, n, out.shape[-1]), lse.reshape(group, n))

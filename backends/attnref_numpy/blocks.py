@@ -15,7 +15,7 @@ from attnref.spec.visibility import in_window, key_span
 from .sequences import Head, part
 
 ELEMENTS = 2**18
-"""Scores in a block: a mebibyte of float32, which a core's cache holds."""
+"""Scores in a block: a mebibyte of float32, of which gradients hold several."""
 
 ROWS = 128
 """Rows in a block behind a bounded window, where more rows see more unshared keys."""
@@ -27,22 +27,30 @@ class Block(NamedTuple):
     Attributes:
         rows: Of the head's queries.
         keys: Of the head's keys; empty where nobody sees anything.
-        visible: Which row sees which key; `None` if all see all.
+        visible: Which row sees which of the ragged keys; `None` if all see all.
+        ragged: Of these keys, those that some row may not see.
     """
 
     rows: slice
     keys: slice
-    visible: Bool[np.ndarray, "#group #rows #keys"] | None
+    visible: Bool[np.ndarray, "#group #rows #ragged"] | None
+    ragged: slice = slice(None)
 
 
-def blocks(head: Head) -> Iterator[Block]:
-    """Cut a head into blocks that cover its rows once."""
+def blocks(head: Head, most: int) -> Iterator[Block]:
+    """Cut a head into blocks that cover its rows once, of so many scores at most."""
     Sq = head.q.shape[1]
     first = 0
     while first < Sq:
-        stop = first + _fitting(head, first)
+        stop = first + _fitting(head, first, most)
         yield _block(head, first, stop)
         first = stop
+
+
+def room_for(head: Head, most: int) -> np.ndarray:
+    """Allocate what the scores of any such block fit into; one row always does."""
+    group, Sq, _ = head.q.shape
+    return np.empty(min(group * Sq * len(head.k), max(most, group * len(head.k))), head.dtype)
 
 
 def stacked(x: np.ndarray) -> np.ndarray:
@@ -50,12 +58,12 @@ def stacked(x: np.ndarray) -> np.ndarray:
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
-def _fitting(head: Head, first: int) -> int:
+def _fitting(head: Head, first: int, most: int) -> int:
     """Choose how many rows fit into a block; one row always does."""
     group, Sq, _ = head.q.shape
-    most = Sq - first if head.bounds == (None, None) else min(ROWS, Sq - first)
-    start, stop = _span(head, first, first + most)
-    return max(1, min(most, ELEMENTS // max(1, group * (stop - start))))
+    rows = Sq - first if head.bounds == (None, None) else min(ROWS, Sq - first)
+    start, stop = _span(head, first, first + rows)
+    return max(1, min(rows, most // max(1, group * (stop - start))))
 
 
 def _span(head: Head, first: int, stop: int) -> tuple[int, int]:
@@ -68,6 +76,11 @@ def _block(head: Head, first: int, stop: int) -> Block:
         mask = part(head.mask, slice(None), rows, slice(None))
         keys = _narrowed(mask, keys)
         mask = part(mask, slice(None), slice(None), keys)
+    if mask is None and head.bounds[0] is None and head.bounds[1] is not None:
+        # Behind an open left side, all rows see what the first one does.
+        first = max(0, rows.start + head.bounds[1] + 1 - keys.start)
+        late = slice(min(keys.start + first, keys.stop), keys.stop)
+        return Block(rows, keys, _visible(head, rows, late, None), slice(first, None))
     return Block(rows, keys, _visible(head, rows, keys, mask))
 
 

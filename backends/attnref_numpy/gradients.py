@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from attnref.problem import AttentionGradients, AttentionProblem, Result, VarlenProblem
 
-from .blocks import Block, blocks, stacked
+from .blocks import ELEMENTS, Block, blocks, stacked
 from .precision import compute_dtype, finite, ready, rounded, zeros
 from .rows import Finished, Known, known, weigh
 from .scores import head_scores
@@ -94,7 +94,7 @@ def pass_back(head: Head, given: Given, into: Inputs) -> None:
     """
     dk, dv = np.zeros_like(head.k), np.zeros_like(head.values.v)
     k = finite(head.k)
-    for block in blocks(head):
+    for block in blocks(head, ELEMENTS):
         g = block_gradients(head, k, block, given.at(slice(None), block.rows))
         into.q[:, block.rows] = g.q
         dk[block.keys] += g.k
@@ -110,7 +110,7 @@ def block_gradients(head: Head, k: Float[np.ndarray, "Sk D"], block: Block, give
     finite: neither there nor in the cap would a zero weight keep NaN out of dq.
     """
     rows = _known(head, block, given)
-    scores = head_scores(head, block, rows.q)
+    scores = head_scores(head, block, rows.q, head.scale)
     s, t = scores.s, scores.t
     P, dS = weigh(stacked(s), head.values.v[block.keys], rows)
     dA = dS * head.scale

@@ -3,12 +3,16 @@
 The leading axes are free: a stack of query heads here, windows and heads there.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from .precision import Dtype, finite, widened
+
+LOG2E = math.log2(math.e)
+"""Powers of two of scores times this are exponentials."""
 
 
 class Values(NamedTuple):
@@ -45,27 +49,34 @@ def finish(
     s: Float[np.ndarray, "*rows Sk"],
     values: Values,
     sink: Float[np.ndarray, "*rows"] | None = None,
+    *,
+    binary: bool = False,
 ) -> Finished:
     """Weigh the values of every row by its scores, which are overwritten.
+
+    Scores are natural, or `binary`: times log2 e, for a power of two, which costs half of
+    an exponential.
 
     Emptiness is an empty sum, so that the maximum may be a NaN that must be heard
     (C5, C6). A sink takes its share of the sum and gives nothing (D4).
     """
+    power, unit = (np.exp2, LOG2E) if binary else (np.exp, 1.0)
+    sink = None if sink is None else sink * s.dtype.type(unit)
     m = s.max(axis=-1, initial=-np.inf)
     m = m if sink is None else np.maximum(m, sink)
     shift = np.where(m == -np.inf, 0, m)
     seen = None if values.spoiled is None else s != -np.inf
     s -= shift[..., None]
-    p = np.exp(s, out=s)
-    share = 0 if sink is None else np.exp(sink - shift)
-    l = p.sum(axis=-1) + share  # the letter of the equation
+    p = power(s, out=s)
+    share = 0 if sink is None else power(sink - shift)
+    l = np.einsum("...j->...", p) + share  # the letter of the equation
     nothing = l == 0
     l[nothing] = 1
     out = p @ values.v
     out /= l[..., None]
     if values.spoiled is not None and seen is not None:
         _spoil(out, seen, values.spoiled)
-    return Finished(out, np.where(nothing, -np.inf, shift + np.log(l)))
+    return Finished(out, np.where(nothing, -np.inf, shift / s.dtype.type(unit) + np.log(l)))
 
 
 def _spoil(

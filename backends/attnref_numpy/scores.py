@@ -22,29 +22,41 @@ class Scores(NamedTuple):
     t: Float[np.ndarray, "*rows Sk"] | None
 
 
-def head_scores(head: Head, block: Block, q: Float[np.ndarray, "rows D"]) -> Scores:
+def head_scores(
+    head: Head,
+    block: Block,
+    q: Float[np.ndarray, "rows D"],
+    scale: float | None,
+    room: Float[np.ndarray, " room"] | None = None,
+) -> Scores:
     """Score a block of one head: stacked rows give scores `(group, rows, keys)`.
 
-    The group's queries are stacked, so that one product serves all that share a key.
+    The group's queries are stacked, so that one product serves all that share a key. Memory
+    that is used again is several times faster than what the system has yet to hand out.
+    Without a `scale` the queries were multiplied by it.
     """
     group, n = head.q.shape[0], block.rows.stop - block.rows.start
-    products = q @ head.k[block.keys].mT
+    k = head.k[block.keys]
+    products = None if room is None else room[: len(q) * len(k)].reshape(len(q), len(k))
+    products = np.matmul(q, k.mT, out=products)
     s = products.reshape(group, n, products.shape[-1])
     bias = head.bias
     if bias is not None:
         bias = widened(part(bias, slice(None), block.rows, block.keys), head.dtype)
-    return scored(s, head.scale, head.softcap, bias, block.visible)
+    return scored(s, scale, head.softcap, bias, block.visible, block.ragged)
 
 
 def scored(
     s: Float[np.ndarray, "*rows Sk"],
-    scale: float | Float[np.ndarray, "H 1 1"],
+    scale: float | Float[np.ndarray, "H 1 1"] | None,
     softcap: float | None,
     bias: Float[np.ndarray, "..."] | None,
     visible: Bool[np.ndarray, "..."] | None,
+    ragged: slice = slice(None),
 ) -> Scores:
-    """Turn products into scores, in the array that holds them."""
-    s *= scale
+    """Turn products into scores, in the array that holds them; only `ragged` keys are hidden."""
+    if scale is not None:
+        s *= scale
     t = None
     if softcap is not None:
         s /= softcap
@@ -53,5 +65,5 @@ def scored(
     if bias is not None:
         s += bias
     if visible is not None:
-        np.copyto(s, -np.inf, where=~visible)
+        np.copyto(s[..., ragged], -np.inf, where=~visible)
     return Scores(s, t)

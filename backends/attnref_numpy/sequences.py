@@ -68,6 +68,12 @@ class Call:
     bias: Float[np.ndarray, "#b #Hq #Tq #Tk"] | None
     sinks: Float[np.ndarray, " Hq"] | None
 
+    @property
+    def scores(self) -> int:
+        """How many pairs of a query and a key there are, seen or not."""
+        sizes = ((p.rows.stop - p.rows.start) * (p.keys.stop - p.keys.start) for p in self.places)
+        return sum(sizes) * self.q.shape[1]
+
     def heads(self) -> Iterator[tuple[Place, int, slice]]:
         """Walk the independent units of work: sequence, key/value head, its group."""
         Hq, Hkv = self.q.shape[1], self.k.shape[1]

@@ -1,13 +1,17 @@
 """What is particular to the NumPy backend; its meaning is judged by conformance."""
 
+import threading
 import tracemalloc
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from attnref_numpy import backend, blocks, gradients, lattice, scores
+import threadpoolctl  # type: ignore[import-untyped,unused-ignore]
+from attnref_numpy import attention as numpy_attention
+from attnref_numpy import backend, blocks, gradients, lattice, scores, threads
 
 import attnref
 from attnref import normalize
@@ -45,7 +49,7 @@ def peak(run: Callable[[], object]) -> int:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a block hold a few scores, so that small problems have many."""
-    modules: tuple[ModuleType, ...] = (blocks, lattice)
+    modules: tuple[ModuleType, ...] = (numpy_attention, gradients, lattice)
     for module in modules:
         monkeypatch.setattr(module, "ELEMENTS", 40)
     monkeypatch.setattr(blocks, "ROWS", 3)
@@ -156,7 +160,7 @@ def test_blocks_are_pure(small_blocks: None) -> None:
     head = next(_heads(problem))
     out, lse = backend.forward(problem)
     given = gradients.Given(out[0], np.asarray(lse)[0], out[0], None)
-    cut = list(blocks.blocks(head))
+    cut = list(blocks.blocks(head, 40))
 
     def one(block: blocks.Block) -> np.ndarray:
         rows = given.at(slice(None), block.rows)
@@ -219,3 +223,59 @@ def test_arrays_pass_through_the_judge_untouched() -> None:
     x = random(2)
     assert x is backend.from_numpy(x)
     assert x is backend.to_numpy(x)
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Spread every call over two threads, and collect who worked."""
+    names: list[str] = []
+    attend = numpy_attention.attend
+
+    def noted(*args: Any) -> None:
+        names.append(threading.current_thread().name)
+        attend(*args)
+
+    monkeypatch.setattr(numpy_attention, "attend", noted)
+    monkeypatch.setattr(threads, "WORTH", 0)
+    monkeypatch.setattr(threads, "_cores", lambda: 2)
+    return names
+
+
+def two_heads() -> AttentionProblem:
+    """Describe a call whose scores overflow here and there."""
+    q, k = (random(1, heads, 64, 16).astype(np.float32) for heads in (4, 2))
+    bias = (random(4, 64, 64).clip(-3, 3) * 1e38).astype(np.float32)
+    return normalize.attention(q, k, k + 1, bias=bias, with_lse=True)
+
+
+def test_heads_are_spread_over_threads(two_threads: list[str]) -> None:
+    """Each writes its own rows, without a warning, and BLAS has its threads back."""
+    problem = two_heads()
+    before = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = backend.forward(problem)
+    assert all(name.startswith("attnref-numpy") for name in two_threads)
+    assert len(two_threads) == 2
+    assert before == [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+    p = problem
+    want = attnref.attention(p.q, p.k, p.v, bias=p.bias, backend="reference")
+    np.testing.assert_allclose(got.out, want, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_thread_raises_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error does not stay behind in a thread."""
+    monkeypatch.setattr(threads, "_cores", lambda: 2)
+    with pytest.raises(ZeroDivisionError):
+        threads.spread(lambda n: 1 // n, [1, 0], threads.WORTH)
+
+
+def test_without_threadpoolctl_heads_follow_one_another(
+    two_threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BLAS then keeps its threads, and two kinds of them would get into each other's way."""
+    monkeypatch.setattr(threads, "find_spec", lambda _: None)
+    threads._pools.cache_clear()
+    backend.forward(two_heads())
+    threads._pools.cache_clear()
+    assert two_threads == [threading.current_thread().name] * 2
