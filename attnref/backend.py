@@ -39,7 +39,10 @@ class Backend(Protocol):
     library: str
 
     def available(self) -> Sequence[Reason]:
-        """Say why nothing can run on this machine; empty if something can."""
+        """Say why nothing can run on this machine; empty if something can.
+
+        Asked once for each form of a call, see `attnref.known`.
+        """
 
     def unsupported(self, problem: Problem) -> Sequence[Reason]:
         """Say why this problem cannot be run; empty if it can.

@@ -3,8 +3,8 @@
 What a call means and which backend runs it follow from its options and from the *forms* of
 its arrays: library, dtype, shape, strides, device, and whether gradients are wanted. So a
 problem is described and a backend chosen once per form, and later calls take the copy with
-their own arrays in it. Nothing of an array is kept. A call is not kept where values count:
-lengths and offsets that the host holds are checked every time (A7).
+their own arrays in it. No array is kept; backend objects are. A call is not kept where
+values count: lengths and offsets that the host holds are checked every time (A7).
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -43,6 +43,12 @@ class _Known:
     named: tuple[str, ...]
     chosen: Chosen
     registered: Mapping[str, Any]
+
+    def serves(self, requested: str | Backend | None) -> bool:
+        """Tell whether what would be chosen from is what was, objects alike or not."""
+        if requested is None or isinstance(requested, str):
+            return self.registered is registry.registered()
+        return self.chosen.backend is requested
 
     def problem(self, given: Sequence[Any], options: Mapping[str, Any]) -> Problem:
         """Put the arrays of a call into its description."""
@@ -87,7 +93,7 @@ def resolve(
             known = _known.get(key)
         except TypeError:  # an option or a backend that cannot be looked up
             key = None
-    if known is not None and known.registered is registry.registered():
+    if known is not None and known.serves(requested):
         log, chosen = dispatch.log(), known.chosen
         return known.problem(given, options), chosen if log is None else replace(chosen, log=log)
     problem = describe(*given, **options)
@@ -109,8 +115,8 @@ def _key(
         return None
     who = dispatch.order() if requested is None else requested
     # Packed sequences of one array of offsets are told from those of two that are alike.
-    different = len(given) > 3 and len(set(map(id, given)))  # noqa: PLR2004  # q, k and v
-    return (describe, who, different, *options, *forms)
+    one = len(given) > 3 and given[-1] is given[-2]  # noqa: PLR2004  # q, k and v
+    return (describe, requested is None, who, one, *options, *forms)
 
 
 def _form(x: Any) -> Hashable:
@@ -118,7 +124,7 @@ def _form(x: Any) -> Hashable:
     if kind in _PLAIN:
         return kind, x
     if kind is tuple:
-        return tuple((type(n), n) for n in x)
+        return tuple((type(n), n) for n in x) if all(type(n) in _PLAIN for n in x) else None
     return arrays.form(x)
 
 

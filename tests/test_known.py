@@ -146,6 +146,46 @@ def test_what_cannot_be_looked_up_is_described_every_time(backend: Recording) ->
     assert (backend.asked, unhashable.asked) == (2, 2)
 
 
+def test_a_number_that_can_change_is_read_every_time(backend: Recording) -> None:
+    """Inside a tuple, too."""
+    q, k, v = qkv()
+    width = np.array(2)
+    attnref.attention(q, k, v, window=(width, width), backend=backend)  # type: ignore[arg-type]
+    width[...] = 1
+    attnref.attention(q, k, v, window=(width, width), backend=backend)  # type: ignore[arg-type]
+    assert [p.window for p in backend.ran] == [(2, 2), (1, 1)]
+
+
+def test_an_object_runs_only_where_it_is_passed(backend: Recording) -> None:
+    """Neither for another that equals it, nor for what the order's tuple would stand for."""
+
+    class Alike(Recording):
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Alike)
+
+        def __hash__(self) -> int:
+            return 1
+
+    one, other = Alike(), Alike()
+    q, k, v = qkv()
+    attnref.attention(q, k, v, backend=one)
+    attnref.attention(q, k, v, backend=other)
+    assert (len(one.ran), len(other.ran)) == (1, 1)
+    attnref.attention(q, k, v)
+    with pytest.raises(InvalidProblem, match="tuple"):
+        attnref.attention(q, k, v, backend=dispatch.order())  # type: ignore[arg-type]
+
+
+def test_one_array_of_offsets_is_told_from_two() -> None:
+    """Only the former needs no alignment; on the host the values say so, elsewhere the array."""
+    q, k, v = (torch.empty(4, 1, 8, device="meta") for _ in range(3))
+    cu, other = (torch.empty(3, dtype=torch.int32, device="meta") for _ in range(2))
+    backend = Recording()
+    attnref.attention_varlen(q, k, v, cu, cu, causal=True, backend=backend)
+    with pytest.raises(InvalidProblem, match="cu_k is not cu_q"):
+        attnref.attention_varlen(q, k, k, cu, other, causal=True, backend=backend)
+
+
 def test_a_problem_with_other_arrays_than_its_arguments_is_not_kept(backend: Recording) -> None:
     """A packed projection is split into views, which belong to one call."""
     qkv = np.zeros((1, 4, 4, 3, 1, 8))

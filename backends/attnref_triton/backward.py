@@ -131,7 +131,7 @@ def queries_kernel(
     for RAGGED in tl.static_range(2):  # first the whole tiles, then the others
         acc = through_keys(
             acc, q_tile, do_tile, level[:, None], exponent[:, None], row_delta[:, None], k, v,
-            mask, mask_rows, bias, bias_rows, dbias, dbias_rows, rows, limits, keys,
+            mask, mask_rows, bias, bias_rows, dbias, dbias_rows, rows, real, limits, keys,
             (low, a, z, high), scale, softcap, D, DV, BLOCK_N, BLOCK_D, BLOCK_DV, SHAPE, RAGGED,
             LEFT, PRECISION, WHOLE, MASK_EIGHTS, BIAS_EIGHTS, DBIAS_EIGHTS,
         )  # fmt: skip
@@ -144,9 +144,9 @@ def queries_kernel(
 @triton.jit
 def through_keys(
     acc, q_tile, do_tile, level, exponent, delta, k, v, mask, mask_rows, bias, bias_rows,
-    dbias, dbias_rows, rows, limits, keys, reach, scale, softcap, D, DV, BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, SHAPE: tl.constexpr, RAGGED: tl.constexpr,
-    LEFT: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    dbias, dbias_rows, rows, real, limits, keys, reach, scale, softcap, D, DV,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, SHAPE: tl.constexpr,
+    RAGGED: tl.constexpr, LEFT: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
     MASK_EIGHTS: tl.constexpr, BIAS_EIGHTS: tl.constexpr, DBIAS_EIGHTS: tl.constexpr,
 ):  # fmt: skip
     """Add up `dA k` over whole tiles of keys, or over ragged ones."""
@@ -166,12 +166,12 @@ def through_keys(
             here, (dv < DV)[None, :], RAGGED, not WHOLE,
         )  # fmt: skip
         dot = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
-        guard = rows[:, None] & inside(j, keys, BIAS_EIGHTS)
+        guard = real[:, None] & inside(j, keys, BIAS_EIGHTS)
         s = score(dot, bias, bias_rows, j, guard, scale, softcap, SHAPE)
         p = weight(s, level, exponent)
         if RAGGED:
             p = tl.where(within(j, limits, LEFT), p, 0.0)
-        guard = rows[:, None] & inside(j, keys, MASK_EIGHTS)
+        guard = real[:, None] & inside(j, keys, MASK_EIGHTS)
         p = hide(p, 0.0, mask, mask_rows, j, guard)
         dp = tl.dot(do_tile, tl.trans(v_tile), input_precision=PRECISION)
         ds = p * (dp - delta)

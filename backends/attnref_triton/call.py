@@ -167,7 +167,7 @@ class Call:
 
 
 TINY = 1e-30
-"""A scale below it may vanish when multiplied by a logarithm."""
+"""A scale below it may vanish when multiplied by a logarithm, a cap's inverse overflow."""
 
 MILD = 256.0
 """The largest soft cap whose scores may be computed in the short way."""
@@ -179,7 +179,7 @@ def call_of(problem: AttentionProblem | VarlenProblem, precision: str = "ieee") 
     shared: dict[str, Any] = {
         "scale": p.scale,
         "window": p.window,
-        "softcap": p.softcap,
+        "softcap": None if p.softcap is None else max(p.softcap, TINY),
         "sinks": _lined_up(p.sinks),
         "precision": precision,
     }

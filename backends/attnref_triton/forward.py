@@ -172,13 +172,13 @@ def attend(
         guard = rows[:, None] & inside(j, keys, MASK_EIGHTS)
         s = hide(s, -INF, mask, mask_rows, j, guard)
         m_new = tl.maximum(m, tl.max(s, axis=1))
-        level = m_new
+        top = m_new
         if RAGGED or mask is not None or bias is not None:
-            level = tl.where(m_new == -INF, 0.0, m_new)
-        exponent = binary(level, SHAPE) * unit
-        level *= exponent
-        alpha = weight(m, level, exponent)
-        p = weight(s, level[:, None], exponent[:, None])
+            top = tl.where(m_new == -INF, 0.0, m_new)
+        exponent = binary(top, SHAPE) * unit
+        # The difference first: where the maximum stays, what was carried stays to the bit.
+        alpha = tl.exp2((m - top) * exponent)
+        p = weight(s, (top * exponent)[:, None], exponent[:, None])
         l = l * alpha + tl.sum(p, axis=1)
         v_tile = load(
             v[0] + j0.to(tl.int64) * v[1] + n[:, None] * v[1] + dv[None, :] * v[2],

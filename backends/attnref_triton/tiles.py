@@ -339,8 +339,8 @@ def binary(level, SHAPE: tl.constexpr):
     """Return the binary logarithm of e, with which powers of two are powers of e, for each row.
 
     A bias may reach the ends of the range of float32, where a rounded product with it would
-    say nothing, or overflow. Scores of that size are equal or differ by at least sixteen, more
-    than weights can tell, so that one does as well there, which multiplies exactly.
+    say nothing, or overflow. Scores of that size differ by sixteen or not at all, and each is
+    itself uncertain by as much, so that one does as well there, which multiplies exactly.
     """
     if SHAPE == "biased":
         factor = tl.where(tl.abs(level) > 1 << 27, 1.0, LOG2E)
@@ -354,6 +354,7 @@ def weight(s, level, exponent):
     """Compute `exp(unit (s - m))`, with `exponent = unit log2 e` and `level = m exponent`.
 
     That is one fused multiply-add and one power of two. The rounded product in `level` is
-    the same for a whole row, so that it cancels.
+    the same for a whole row of a tile, so that it cancels there. It does not between tiles:
+    what is carried over is rescaled by the difference itself.
     """
     return tl.exp2(s * exponent - level)

@@ -6,6 +6,15 @@ from attnref_conformance.case import DTYPES, Part, cast, cut, permute, stretch
 from attnref_conformance.cases.build import Draw, attention, lens
 
 
+def _falling(d: Draw) -> np.ndarray:
+    """Draw values that change sign halfway, so that a drift between tiles does not cancel."""
+    x = d.normal("B Hkv Sk Dv", times=0.1)
+    half = x.shape[2] // 2
+    x[:, :, :half] += 1
+    x[:, :, half:] -= 1
+    return x
+
+
 def _hidden_by_bias(d: Draw) -> np.ndarray:
     """Draw a bias that selects: a third of it is minus infinity."""
     bias = d.normal("Hq Sq Sk")
@@ -195,6 +204,13 @@ CASES = (
     attention(
         "B3-large-bias",
         given={"bias": lambda d: d.normal("Hq 1 Sk", times=30.0)},
+    ),
+    attention(
+        "B3-a-bias-far-below-zero-over-thousands-of-keys",
+        {"B": 1, "Hq": 1, "Hkv": 1, "Sq": 9, "Sk": 4203},
+        v=_falling,
+        given={"bias": lambda d: d.normal("Sq 1", times=1000.0) - 10000.0},
+        quick=False,
     ),
     # B4: selection, and minus infinity.
     attention("B4-bias-of-minus-infinity-selects", given={"bias": _hidden_by_bias}),

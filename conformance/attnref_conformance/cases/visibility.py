@@ -205,6 +205,11 @@ CASES = (
         given={"bias": _spoiled("B Hq Sq Sk", (21, 35), 3), "kv_lens": lens(21, 35)},
     ),
     attention(
+        "C4-no-bias-past-q-lens-matters",
+        {"Sk": 203},
+        given={"bias": _spoiled("B Hq Sq Sk", (30, 9), 2), "q_lens": lens(30, 9)},
+    ),
+    attention(
         "C4-nothing-past-q-lens-matters",
         q=_spoiled("B Hq Sq D", (30, 9), 2),
         given={"q_lens": lens(30, 9)},

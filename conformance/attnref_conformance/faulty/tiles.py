@@ -160,3 +160,20 @@ class LogarithmWithEpsilon(Tiled):
         out, _ = super().finish(state, d)
         lse = state.m + np.log(state.l + np.asarray(1e-3, state.l.dtype))
         return out, np.where(state.l == 0, -np.inf, lse).astype(state.l.dtype)
+
+
+@breaks("B3")
+class RescalesByARoundedProduct(Tiled):
+    """Rescales by a rounded product's error in every tile, where a maximum stays, too."""
+
+    def exponentials(self, s: np.ndarray, m: np.ndarray) -> np.ndarray:
+        return self._power(s, m[..., None])
+
+    def rescale(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        return self._power(old, new)
+
+    def _power(self, x: np.ndarray, m: np.ndarray) -> np.ndarray:
+        unit = m.dtype.type(np.log2(np.e))
+        level = np.where(m == -np.inf, 0.0, m).astype(m.dtype) * unit
+        wide = x.astype(np.longdouble) * unit - level
+        return np.exp2(wide.astype(m.dtype))

@@ -354,3 +354,18 @@ class LengthsAndMaskDoNotMeet(OtherAttention):
 
 def _is_array(p: AttentionProblem) -> bool:
     return not isinstance(p.offset, int)
+
+
+@breaks("C4")
+class BiasPastAQueryLengthHeard(Tiled):
+    """Lets a bias speak, in gradients, to queries past their length: zero times NaN is NaN."""
+
+    def attention_gradients(self, p: Any, *rest: Any) -> Any:
+        done: Any = super().attention_gradients(p, *rest)
+        bias, lens = (getattr(p, name, None) for name in ("bias", "q_lens"))
+        if bias is None or lens is None:
+            return done
+        past = np.arange(p.q.shape[2])[:, None] >= lens[:, None, None, None]
+        with np.errstate(invalid="ignore"):
+            heard = np.where(past, (0 * bias).sum(axis=-1, keepdims=True), 0)
+            return done._replace(dq=(done.dq + heard).astype(done.dq.dtype))
