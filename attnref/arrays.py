@@ -98,8 +98,7 @@ class _Torch(_Library):
         device = x.device
         if not dtype.is_floating_point and dtype is not torch.bool and device.type == "cpu":
             return None
-        gradient = x.requires_grad and torch.is_grad_enabled()
-        return kind, dtype, x.shape, x.stride(), device, gradient
+        return kind, dtype, x.shape, x.stride(), device, self.needs_gradient(x)
 
     def not_dense(self, x: Array) -> str | None:
         if x.is_nested:

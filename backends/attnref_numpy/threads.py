@@ -54,6 +54,6 @@ def _pools() -> Any:
     """Find the thread pools of BLAS, if threadpoolctl is there to ask for."""
     if find_spec("threadpoolctl") is None:
         return None
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import threadpoolctl  # type: ignore[import-not-found,import-untyped,unused-ignore]
+import threadpoolctl
 from attnref_numpy import attention as numpy_attention
 from attnref_numpy import backend, blocks, gradients, lattice, scores, threads
 

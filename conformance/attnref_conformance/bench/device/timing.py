@@ -10,7 +10,6 @@ REPEATS = 30
 CACHE = 256 * 2**20
 """Bytes that inputs have to exceed together, so that no cache holds them from call to call."""
 
-
 FILLER = 4 * 2**30
 """Bytes of a copy before each turn: the host queues the turn meanwhile, so that no time of
 the host is measured, and what a cache held is gone."""
