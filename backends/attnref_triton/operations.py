@@ -5,6 +5,7 @@ the tape, and the precision is the specification's. Kernels run on the current s
 the tensors' device, whichever device is current.
 """
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,11 +57,28 @@ def backward(
     raise AssertionError(problem)
 
 
+_INTERPRETING = threading.RLock()
+
+
 @contextmanager
 def _undisturbed(problem: Problem) -> Iterator[None]:
     x = getattr(problem, problem.main)
-    with torch.no_grad(), torch.cuda.device_of(x), warnings.catch_warnings():
-        if interpreted():  # NumPy warns of what a GPU does in silence
-            warnings.filterwarnings("ignore", module="triton", category=RuntimeWarning)
-            warnings.filterwarnings("ignore", "Conversion of an array with ndim > 0")
+    with torch.no_grad(), torch.cuda.device_of(x):
+        if interpreted():
+            with _silent_interpreter():
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def _silent_interpreter() -> Iterator[None]:
+    """Keep NumPy from warning of what a GPU does in silence.
+
+    One thread at a time: the filters of warnings, and what the interpreter puts in the place
+    of Triton's language, belong to the whole process.
+    """
+    with _INTERPRETING, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="triton", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", "Conversion of an array with ndim > 0")
         yield
