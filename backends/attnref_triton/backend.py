@@ -18,6 +18,9 @@ _GRADIENTS = frozenset({"gradients"})
 UNDERSTOOD = {
     "attention": _GRADIENTS | _SCORES | {"mask", "bias", "q_lens", "kv_lens"},
     "attention_varlen": _GRADIENTS | _SCORES,
+    "window_attention": _GRADIENTS
+    | {"bias", "key_mask", "shift", "wrap_bias", "scale per head", "qkv", "1-D", "2-D", "3-D"},
+    "relative_position_bias": _GRADIENTS,
     "softmax": _GRADIENTS,
     "merge": _GRADIENTS,
 }

@@ -110,6 +110,36 @@ SINGLE = {
 }
 """The same for float32, which no matrix unit multiplies, on any capability."""
 
+class Walk(NamedTuple):
+    """How a kernel walks through windows.
+
+    Attributes:
+        block: Tokens in a tile.
+        programs: For each multiprocessor.
+        warps: Warps in a program.
+        stages: Windows in flight.
+    """
+
+    block: int
+    programs: int
+    warps: int
+    stages: int
+
+
+WALKS = {
+    2: {
+        "window": Walk(64, 6, 4, 3),
+        "window_pairs": Walk(64, 4, 8, 2),
+        "window_sides": Walk(64, 4, 4, 1),
+    },
+    4: {
+        "window": Walk(32, 6, 4, 2),
+        "window_pairs": Walk(32, 4, 4, 1),
+        "window_sides": Walk(32, 4, 4, 1),
+    },
+}
+"""Bytes of a number to kernel to its walk."""
+
 HELD = {
     "forward": ("m", 1),
     "tabled": ("m", 1),
@@ -142,6 +172,13 @@ def tiles(kernel: str, need: Need, chip: Chip) -> Tiles:
     while bytes_of(kernel, cut, need) > chip.shared:
         cut = _smaller(kernel, cut)
     return cut
+
+
+def walk(kernel: str, tokens: int, width: int, size: int, chip: Chip) -> Walk:
+    """Look up a walk through windows of so many tokens, with heads of such a width."""
+    cut = WALKS[size][kernel]
+    block = next(n for n in (16, 32, 64) if n >= min(tokens, cut.block))
+    return cut._replace(block=block)
 
 
 def bytes_of(kernel: str, cut: Tiles, need: Need) -> int:
