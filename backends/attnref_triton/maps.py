@@ -146,7 +146,6 @@ def pair_bias(
     return tl.where(j_real, s, -INF)
 
 
-
 @triton.jit
 def tile_of(x, origin, head, place, real, columns, width, WHOLE: tl.constexpr):
     """Load a tile of tokens of a window; what is not real is zero."""

@@ -245,13 +245,13 @@ def queries(
     o_tile = tile_of(out, origin, head, place, real, e, DV, WHOLE)
     do_tile = tile_of(dout, origin, head, place, real, e, DV, WHOLE)
     told = rows_on(lse, row_strides[0])
-    row_lse = tl.load(
-        start_of(told, origin, head) + offsets(told, place), mask=real, other=-INF
-    )
+    row_lse = tl.load(start_of(told, origin, head) + offsets(told, place), mask=real, other=-INF)
     delta = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), axis=1)
     if dlse is not None:
         asked = rows_on(dlse, row_strides[1])
-        delta -= tl.load(start_of(asked, origin, head) + offsets(asked, place), mask=real, other=0.0)
+        delta -= tl.load(
+            start_of(asked, origin, head) + offsets(asked, place), mask=real, other=0.0
+        )
     # A row that saw nothing passes nothing on, whatever it is given (C5).
     seeing = row_lse != -INF
     return q_tile, do_tile, tl.where(seeing, row_lse, INF), tl.where(seeing, delta, 0.0)

@@ -214,14 +214,9 @@ def backward(
     p, call = problem, windows_of(problem, precision)
     lse = result.lse
     assert lse is not None  # the core asks for it where gradients follow
-    if p.qkv is None:
-        due = [empty_as(x) for x in (p.q, p.k, p.v)]
-        rooms = [room_for(x) for x in due]
-        dq, dk, dv = rooms
-    else:
-        due = [empty_as(p.qkv)]
-        rooms = [room_for(due[0])]
-        dq, dk, dv = rooms[0].unbind(-3)
+    due = [empty_as(x) for x in ((p.q, p.k, p.v) if p.qkv is None else (p.qkv,))]
+    rooms = [room_for(x) for x in due]
+    dq, dk, dv = rooms if p.qkv is None else rooms[0].unbind(-3)
     out, dout = columns_in_eights(result.out), columns_in_eights(dout)
     made = Made(dq, dk, dv, *_sums(call))
     for launch in backward_launches(call, out, lse, dout, dlse, made):
@@ -229,9 +224,10 @@ def backward(
     dbias = None if made.dbias is None else made.dbias.sum(0).to(p.bias.dtype)  # type: ignore[union-attr]
     dscale = None if made.dscale is None else made.dscale.sum((0, 2)).to(p.scale.dtype)  # type: ignore[union-attr]
     given = [settle(x, y) for x, y in zip(due, rooms, strict=True)]
-    if p.qkv is None:
-        return WindowGradients(*given, dbias, dscale)
-    return WindowGradients(None, None, None, dbias, dscale, *given)
+    if p.qkv is not None:
+        return WindowGradients(None, None, None, dbias, dscale, given[0])
+    dq, dk, dv = given
+    return WindowGradients(dq, dk, dv, dbias, dscale)
 
 
 def _sums(call: Windows) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -241,9 +237,11 @@ def _sums(call: Windows) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     tiles = triton.cdiv(N, cut.block) ** 2
     _, programs = call.grid(cut, tiles)
     parts = programs // max(H * tiles, 1)
-    sums = call.q.new_empty((parts, H, N, N) if p.bias is not None else 0, dtype=torch.float32)
-    drawn = call.q.new_empty((parts, H, tiles) if p.scale_per_head else 0, dtype=torch.float32)
-    return sums if p.bias is not None else None, drawn if p.scale_per_head else None
+    sums, drawn = (parts, H, N, N), (parts, H, tiles)
+    return (
+        None if p.bias is None else call.q.new_empty(sums, dtype=torch.float32),
+        call.q.new_empty(drawn, dtype=torch.float32) if p.scale_per_head else None,
+    )
 
 
 def backward_launches(
