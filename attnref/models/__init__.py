@@ -5,6 +5,7 @@ Each model is one page of functions over a mapping from names to arrays, around 
 model on another backend.
 """
 
+from attnref.models import bert, gpt2
 from attnref.models.configurations import (
     BERTConfig,
     Config,
@@ -15,6 +16,7 @@ from attnref.models.configurations import (
     SwinV2Config,
     ViTConfig,
 )
+from attnref.models.loading import ParameterMismatch, load
 from attnref.models.parameters import count, initialise, shapes
 from attnref.models.presets import PRESETS, preset
 
@@ -25,11 +27,15 @@ __all__ = [
     "ConvConfig",
     "GPT2Config",
     "HybridConfig",
+    "ParameterMismatch",
     "SwinConfig",
     "SwinV2Config",
     "ViTConfig",
+    "bert",
     "count",
+    "gpt2",
     "initialise",
+    "load",
     "preset",
     "shapes",
 ]
