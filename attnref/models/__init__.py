@@ -5,7 +5,7 @@ Each model is one page of functions over a mapping from names to arrays, around 
 model on another backend.
 """
 
-from attnref.models import bert, gpt2
+from attnref.models import bert, convolutional, gpt2, swin, vit
 from attnref.models.configurations import (
     BERTConfig,
     Config,
@@ -16,8 +16,10 @@ from attnref.models.configurations import (
     SwinV2Config,
     ViTConfig,
 )
+from attnref.models.forward import forward
 from attnref.models.loading import ParameterMismatch, load
 from attnref.models.parameters import count, initialise, shapes
+from attnref.models.positions import resized
 from attnref.models.presets import PRESETS, preset
 
 __all__ = [
@@ -32,10 +34,15 @@ __all__ = [
     "SwinV2Config",
     "ViTConfig",
     "bert",
+    "convolutional",
     "count",
+    "forward",
     "gpt2",
     "initialise",
     "load",
     "preset",
+    "resized",
     "shapes",
+    "swin",
+    "vit",
 ]

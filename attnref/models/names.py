@@ -298,10 +298,29 @@ def _torchvision_vit(_: Config) -> Layout:
     )
 
 
-def _torchvision_swin(_: Config) -> Layout:
+def _torchvision_cosines(c: SwinV2Config, ours: str, theirs: str) -> dict[str, str | Stored]:
+    """Describe attention of Swin V2, which keeps a bias of the keys and sets it to zero."""
+    table: dict[str, str | Stored] = {
+        f"{ours}.scale": f"{theirs}.logit_scale",
+        f"{ours}.table.up.{{w}}": f"{theirs}.cpb_mlp.0.{{w}}",
+        f"{ours}.table.down.weight": f"{theirs}.cpb_mlp.2.weight",
+    }
+    for s in range(len(c.depths)):
+        C, at = (
+            c.stage_width(s),
+            (ours.replace("{s}", str(s)), theirs.replace("{odd}", str(2 * s + 1))),
+        )
+        for part, rows in (("q", (0, C)), ("v", (2 * C, 3 * C))):
+            table[f"{at[0]}.{part}.bias"] = Stored((f"{at[1]}.qkv.bias",), rows=rows, of=3 * C)
+    return table
+
+
+def _torchvision_swin(c: Config) -> Layout:
     ours, theirs = "stages.{s}.blocks.{n}", "features.{odd}.{n}"
+    names = f"{ours}.attention", f"{theirs}.attn"
     return Layout(
         {
+            **(_torchvision_cosines(c, *names) if isinstance(c, SwinV2Config) else {}),
             "patches.norm.{w}": "features.0.2.{w}",
             "patches.{w}": "features.0.0.{w}",
             f"{ours}.norm{{i}}.{{w}}": f"{theirs}.norm{{i}}.{{w}}",
@@ -328,4 +347,5 @@ _LAYOUTS: dict[tuple[str, type], Callable[[Config], Layout]] = {
     ("timm", SwinV2Config): _timm_swin,
     ("torchvision", ViTConfig): _torchvision_vit,
     ("torchvision", SwinConfig): _torchvision_swin,
+    ("torchvision", SwinV2Config): _torchvision_swin,
 }

@@ -86,6 +86,7 @@ def test_a_head_may_be_left_out():
     configs = [ViTConfig(classes=0), SwinConfig(classes=0), ConvConfig(classes=0)]
 
     assert all("head.weight" not in shapes(config) for config in configs)
+    assert "pooler.weight" not in shapes(BERTConfig(pooler=False))
 
 
 REFUSED = {

@@ -196,6 +196,9 @@ GOLDEN = {
     ],
     ("torchvision", SwinConfig(), "stages.1.blocks.0.mlp.down.bias"): ["features.3.0.mlp.3.bias"],
     ("torchvision", SwinConfig(), "stages.1.merge.norm.bias"): ["features.4.norm.bias"],
+    ("torchvision", SwinV2Config(), "stages.1.blocks.1.attention.v.bias"): [
+        "features.3.1.attn.qkv.bias"
+    ],
 }
 
 
@@ -212,6 +215,7 @@ GOLDEN_IDS = [
     "torchvision names layers as torch does",
     "torchvision numbers stages oddly",
     "torchvision numbers merging evenly",
+    "torchvision keeps three biases in Swin V2",
 ]
 
 

@@ -5,28 +5,13 @@ import pytest
 import torch
 import transformers
 
-from attnref import arrays
 from attnref.models import BERTConfig, GPT2Config, bert, gpt2, load
 
-BACKENDS = ["reference", "numpy", "torch"]
-LIMIT = 1e-4
+from .drawn_models import BACKENDS, LIMIT, in_numpy, loud
+
 SMALL = {"vocabulary": 31, "positions": 24, "width": 32, "layers": 3, "heads": 4, "hidden": 48}
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
-
-
-def loud(model: torch.nn.Module) -> torch.nn.Module:
-    """Draw every parameter anew, biases and scales too, so that each of them matters."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter + 0.2 * torch.randn_like(parameter))
-    return model.eval()
-
-
-def in_numpy(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Take a state dict as NumPy arrays."""
-    return {name: arrays.to_numpy(x) for name, x in state.items()}
 
 
 @pytest.fixture(scope="module")
