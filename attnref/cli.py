@@ -1,4 +1,4 @@
-"""The command line: `attnref backends | explain | conform | verify-report | bench`.
+"""The command line: `attnref backends | explain | conform | verify-report | bench | models`.
 
 Whatever it does not understand, it says on standard error and returns `USAGE`; it leaves
 no argument out of account.
@@ -67,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("backend", help="a registered name, or module:object")
     bench.add_argument("--json", metavar="FILE", help="write pytest-benchmark's JSON there")
     bench.set_defaults(run=_bench)
+    models = commands.add_parser("models", help="the reference models, and where backends part")
+    import_module("attnref.models.command").add_arguments(models)
     return parser
 
 

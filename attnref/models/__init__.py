@@ -6,6 +6,7 @@ model on another backend.
 """
 
 from attnref.models import bert, convolutional, gpt2, swin, vit
+from attnref.models.comparing import Call, Comparison, compare
 from attnref.models.configurations import (
     BERTConfig,
     Config,
@@ -25,6 +26,8 @@ from attnref.models.presets import PRESETS, preset
 __all__ = [
     "PRESETS",
     "BERTConfig",
+    "Call",
+    "Comparison",
     "Config",
     "ConvConfig",
     "GPT2Config",
@@ -34,6 +37,7 @@ __all__ = [
     "SwinV2Config",
     "ViTConfig",
     "bert",
+    "compare",
     "convolutional",
     "count",
     "forward",
