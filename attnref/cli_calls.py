@@ -62,9 +62,7 @@ def add_call(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--softcap", type=float)
 
 
-def call_of(
-    arguments: argparse.Namespace, function: str
-) -> tuple[list[Any], dict[str, Any]]:
+def call_of(arguments: argparse.Namespace, function: str) -> tuple[list[Any], dict[str, Any]]:
     """Return the arrays and options of a described call; nothing is allocated.
 
     What the function does not take, it will refuse: nothing is left out of account.

@@ -18,6 +18,7 @@ from attnref.cost.calls import call, hollow, of
 from attnref.cost.convolutions import Convolution, depthwise_separable
 from attnref.cost.counts import ON_CHIP, Cost, Setting, Step, Together, Work
 from attnref.cost.layers import Embedding, Linear, Norm, Pointwise, mlp
+from attnref.cost.models import Model, model
 from attnref.cost.roofline import Roofline
 from attnref.cost.windows import WindowAttention
 
@@ -28,6 +29,7 @@ __all__ = [
     "Cost",
     "Embedding",
     "Linear",
+    "Model",
     "Norm",
     "Pointwise",
     "Roofline",
@@ -40,5 +42,6 @@ __all__ = [
     "depthwise_separable",
     "hollow",
     "mlp",
+    "model",
     "of",
 ]

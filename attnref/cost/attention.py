@@ -27,8 +27,8 @@ class Attention:
         mask: Its values: they decide what is visible (C1).
         bias: Its shape.
         softcap: Whether scores are bounded.
-        lse: Whether the log-sum-exp is written; a forward pass that keeps something for
-            the backward pass keeps it in any case.
+        lse: Whether the log-sum-exp is written; what is kept includes it in any case.
+        kept_elsewhere: Whether a layer behind keeps the output as its input.
 
     Example:
         >>> sizes = Sizes(B=1, Hq=12, Hkv=12, Sq=1024, Sk=1024, D=64, Dv=64)
@@ -49,6 +49,7 @@ class Attention:
     bias: tuple[int, ...] | None = None
     softcap: bool = False
     lse: bool = False
+    kept_elsewhere: bool = False
 
     parameters = 0
 
@@ -91,7 +92,7 @@ class Attention:
                 multiply_adds=x.pairs * (s.D + s.Dv),
                 exponentials=x.pairs * cap,
                 bytes=traffic.tiled_forward(x, self._visits(setting), setting, lse=self.lse),
-                kept=inputs + x.rows * (s.Dv * item + setting.sumsize),
+                kept=inputs + x.rows * (setting.sumsize + (not self.kept_elsewhere) * s.Dv * item),
             ),
             untiled=Work(
                 multiply_adds=whole.pairs * (s.D + s.Dv),
@@ -119,7 +120,7 @@ class Attention:
             tiled=Work(
                 multiply_adds=x.pairs * (3 * s.D + 2 * s.Dv),
                 exponentials=x.pairs * (1 + self.softcap),
-                bytes=traffic.tiled_backward(x, visits, setting, bias=self.bias is not None),
+                bytes=traffic.tiled_backward(x, visits, setting),
             ),
             untiled=Work(
                 multiply_adds=whole.pairs * (2 * s.D + 2 * s.Dv),
@@ -160,7 +161,7 @@ class Attention:
         s = self.sizes
         group = s.Hq // s.Hkv if s.Hkv else 0
         limit = traffic.stays(s.D, s.Dv, setting, backward=backward)
-        loaded, beside, once = 0, 0, True
+        loaded, mask, bias, once = 0, 0, 0, True
         for f in self.forms:
             rows = f.keys if backward else f.queries * group
             first = np.arange(0, rows, limit or max(rows, 1), dtype=np.int64)
@@ -174,31 +175,32 @@ class Attention:
                 keys = visible.keys_of(first // group, last // group, f, self.window)
                 asking, queries = last - first + 1, last // group - first // group + 1
                 loaded += f.times * s.Hkv * int(keys.sum())
-            found = self._beside(setting.itemsize, asking, queries, keys, group)
-            beside += f.times * s.Hkv * found
-        return Visits(loaded, beside, once)
+            times = f.times * s.Hkv
+            shape = () if self.mask is None else self.mask.shape
+            mask += times * self._entries(shape, asking, queries, keys)
+            bias += times * self._entries(self.bias or (), asking, queries, keys)
+        given = self._options(setting.itemsize)
+        mask, bias = mask * (given.mask > 0), bias * setting.itemsize * (given.bias > 0)
+        if limit is None:
+            mask, bias = min(mask, given.mask), min(bias, given.bias)
+        return Visits(loaded, mask, bias, once)
 
-    def _beside(
-        self, item: int, asking: np.ndarray, queries: np.ndarray, keys: np.ndarray, group: int
+    def _entries(
+        self, shape: tuple[int, ...], asking: np.ndarray, queries: np.ndarray, keys: np.ndarray
     ) -> int:
-        """Add up the bytes of mask and bias that tiles read, each of a range of both axes.
+        """Count the entries of a mask or a bias that tiles read, each of a range of both axes.
 
         Args:
-            item: Bytes of an entry of the bias.
+            shape: Its shape.
             asking: Rows of each tile, a row for each head and query.
             queries: How many queries they belong to.
             keys: Keys of each tile.
-            group: Query heads that share a key head.
         """
-        masks = [] if self.mask is None else [(self.mask.shape, 1)]
-        biases = [] if self.bias is None else [(self.bias, item)]
-        found = 0
-        for shape, size in masks + biases:
-            _, heads, rows, columns = (*(1,) * (4 - len(shape)), *shape)
-            if rows > 1:
-                height = asking if heads > 1 else queries
-            else:
-                height = np.minimum(asking, group) if heads > 1 else np.ones_like(keys)
-            width = keys if columns > 1 else np.ones_like(keys)
-            found += size * int((height * width * (keys > 0)).sum())
-        return found
+        _, heads, rows, columns = (*(1,) * (4 - len(shape)), *shape)
+        if rows > 1:
+            height = asking if heads > 1 else queries
+        else:
+            group = self.sizes.Hq // max(self.sizes.Hkv, 1)
+            height = np.minimum(asking, group if heads > 1 else 1)
+        width = keys if columns > 1 else np.minimum(keys, 1)
+        return int((height * width).sum())

@@ -70,12 +70,14 @@ class Visits(NamedTuple):
 
     Attributes:
         rows: Rows of what passes by: keys and values forward, queries backward.
-        beside: Bytes of masks and biases.
+        mask: Bytes of the mask.
+        bias: Bytes of the bias.
         once: Whether one tile holds everything that stays.
     """
 
     rows: int
-    beside: int
+    mask: int
+    bias: int
     once: bool
 
 
@@ -137,7 +139,12 @@ def tiled_forward(x: Extent, visits: Visits, setting: Setting, *, lse: bool) -> 
     """Count the bytes of a forward pass, tile by tile."""
     once = x.queries * x.D + x.rows * x.Dv
     passing = visits.rows * (x.D + x.Dv)
-    return setting.itemsize * (once + passing) + lse * setting.sumsize * x.rows + visits.beside
+    return (
+        setting.itemsize * (once + passing)
+        + lse * setting.sumsize * x.rows
+        + visits.mask
+        + visits.bias
+    )
 
 
 def untiled_forward(x: Extent, options: Options, setting: Setting, *, lse: bool) -> int:
@@ -153,11 +160,12 @@ def untiled_forward(x: Extent, options: Options, setting: Setting, *, lse: bool)
     )
 
 
-def tiled_backward(x: Extent, visits: Visits, setting: Setting, *, bias: bool) -> int:
+def tiled_backward(x: Extent, visits: Visits, setting: Setting) -> int:
     """Count the bytes of a backward pass, tile by tile.
 
     `dq` is added up in memory in the wide type, and rounded by another pass if that is
-    not the type of `q`; if all keys fit on the chip, it is written once.
+    not the type of `q`; if all keys fit on the chip, it is written once. The bias has a
+    gradient as large as what is read of it.
     """
     item, sums = setting.itemsize, setting.sumsize
     delta = x.rows * (2 * x.Dv * item + sums)
@@ -168,7 +176,7 @@ def tiled_backward(x: Extent, visits: Visits, setting: Setting, *, bias: bool) -
         filled = x.queries * x.D * sums
         rounded = (written + filled) if item < sums else 0
         written = filled + 2 * visits.rows * x.D * sums + rounded
-    return delta + keys + passing + written + visits.beside * (2 if bias else 1)
+    return delta + keys + passing + written + visits.mask + 2 * visits.bias
 
 
 def untiled_backward(x: Extent, options: Options, setting: Setting) -> int:

@@ -32,6 +32,7 @@ class WindowAttention:
         key_mask: `(B, *G)`: which tokens may be seen.
         wrap: Whether wrapped pairs see each other, by a finite bias (G3).
         lse: Whether the log-sum-exp is written.
+        kept_elsewhere: Whether a layer behind keeps the output as its input.
 
     Example:
         >>> call = WindowAttention(
@@ -54,6 +55,7 @@ class WindowAttention:
     key_mask: np.ndarray | None = None
     wrap: bool = False
     lse: bool = False
+    kept_elsewhere: bool = False
 
     parameters = 0
 
@@ -77,7 +79,8 @@ class WindowAttention:
                 multiply_adds=x.pairs * (self.D + self.Dv),
                 exponentials=x.pairs,
                 bytes=traffic.tiled_forward(x, self._visits(setting), setting, lse=self.lse),
-                kept=inputs + x.rows * (self.Dv * item + setting.sumsize),
+                kept=inputs
+                + x.rows * (setting.sumsize + (not self.kept_elsewhere) * self.Dv * item),
             ),
             untiled=Work(
                 multiply_adds=whole.pairs * (self.D + self.Dv),
@@ -95,7 +98,7 @@ class WindowAttention:
             tiled=Work(
                 multiply_adds=x.pairs * (3 * self.D + 2 * self.Dv),
                 exponentials=x.pairs,
-                bytes=traffic.tiled_backward(x, visits, setting, bias=self.bias),
+                bytes=traffic.tiled_backward(x, visits, setting),
             ),
             untiled=Work(
                 multiply_adds=whole.pairs * (2 * self.D + 2 * self.Dv),
@@ -126,12 +129,13 @@ class WindowAttention:
         limit = traffic.stays(self.D, self.Dv, setting, backward=backward)
         tokens = self._regions(wrap=True).asking
         tiles = np.ones_like(tokens) if limit is None else -(-tokens // limit)
-        square = int((tokens * tokens).sum())
-        beside = setting.itemsize * square if self.bias else 0
-        beside += 0 if self.key_mask is None else int((tiles * tokens).sum())
-        return Visits(
-            self.H * int((tiles * tokens).sum()), self.H * beside, bool((tiles <= 1).all())
-        )
+        given = self._options(setting.itemsize)
+        passing = self.H * int((tiles * tokens).sum())
+        mask = passing if given.mask else 0
+        bias = setting.itemsize * self.H * int((tokens * tokens).sum()) if given.bias else 0
+        if limit is None:
+            mask, bias = min(mask, given.mask), min(bias, given.bias)
+        return Visits(passing, mask, bias, bool((tiles <= 1).all()))
 
     def _regions(self, *, wrap: bool) -> visible.Region:
         seen = np.ones((self.B, *self.G), bool) if self.key_mask is None else self.key_mask

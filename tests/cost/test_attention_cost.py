@@ -46,7 +46,9 @@ def test_traffic_grows_with_the_square_of_the_length() -> None:
     """And so does the textbook's; the ratio of both tends to a constant."""
     d, M = 32, 2**18
     for way in ("tiled", "untiled"):
-        moved = [getattr(square(N, d).forward(Setting(on_chip=M)), way).bytes for N in (2**15, 2**16)]
+        moved = [
+            getattr(square(N, d).forward(Setting(on_chip=M)), way).bytes for N in (2**15, 2**16)
+        ]
         assert 4.0 == pytest.approx(moved[1] / moved[0], rel=0.05)
 
 
@@ -75,7 +77,9 @@ def test_memory_kept_is_linear_with_tiles_and_quadratic_without() -> None:
 def test_the_log_sum_exp_is_as_wide_as_a_sum() -> None:
     """float32 for half precisions, float64 for float64 (A3)."""
     for dtype, size in (("bfloat16", 4), ("float32", 4), ("float64", 8)):
-        plain, more = (square(100, 8, lse=lse).forward(Setting(dtype=dtype)) for lse in (False, True))
+        plain, more = (
+            square(100, 8, lse=lse).forward(Setting(dtype=dtype)) for lse in (False, True)
+        )
         assert size * 100 == more.tiled.bytes - plain.tiled.bytes
         assert size * 100 == more.untiled.bytes - plain.untiled.bytes
 
@@ -116,7 +120,7 @@ def test_a_bias_is_read_by_every_tile_as_far_as_it_goes(
     shape: tuple[int, ...], entries: int
 ) -> None:
     """One tile for each entry and key head: what is broadcast over its rows is read once."""
-    sizes, whole = Sizes(2, 6, 2, 40, 50, 8, 8), Setting(dtype="float16", on_chip=None)
+    sizes, whole = Sizes(2, 6, 2, 40, 50, 8, 8), Setting(dtype="float16", on_chip=2**20)
     plain, biased = Attention(sizes=sizes), Attention(sizes=sizes, bias=shape)
     more = biased.forward(whole).tiled.bytes - plain.forward(whole).tiled.bytes
     assert 2 * entries == more
@@ -125,7 +129,12 @@ def test_a_bias_is_read_by_every_tile_as_far_as_it_goes(
     assert 2 * 2 * entries == more
     scores = 2 * 2 * 6 * 40 * 50
     more = biased.forward(whole).untiled.bytes - plain.forward(whole).untiled.bytes
-    assert 2 * scores + 2 * max(1, int(np.prod(shape))) == more
+    distinct = int(np.prod(shape))
+    assert 2 * scores + 2 * distinct == more
+    # A chip without bounds reads every entry once.
+    once = Setting(dtype="float16", on_chip=None)
+    more = biased.forward(once).tiled.bytes - plain.forward(once).tiled.bytes
+    assert 2 * distinct == more
 
 
 def test_a_mask_is_a_byte_for_each_pair() -> None:
@@ -252,7 +261,7 @@ def test_a_map_without_padding_or_shift_is_a_batch_of_windows() -> None:
         B=2, G=(8, 12), H=3, D=16, Dv=8, window=(4, 4), shift=(0, 0), bias=True
     )
     batch = Attention(sizes=Sizes(12, 3, 3, 16, 16, 16, 8), bias=(1, 3, 16, 16))
-    for setting in (Setting(), HALF, Setting(on_chip=4000)):
+    for setting in (Setting(), HALF, Setting(on_chip=4000), Setting(on_chip=None)):
         assert batch.forward(setting) == windows.forward(setting)
         assert batch.backward(setting) == windows.backward(setting)
 

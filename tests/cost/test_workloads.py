@@ -29,8 +29,9 @@ def test_operations_are_two_products_and_five(row: Workload) -> None:
 
 @every_row
 def test_bytes_are_each_array_once(row: Workload) -> None:
-    """q, k, v and the output, and the bias: once for each head, or for all queries of it."""
+    """q, k, v and the output, and the bias as it is in memory."""
     tokens = 2 * row.heads * row.queries + 2 * row.kv_heads * row.keys
-    bias = row.batch * row.kv_heads * row.queries * row.keys if row.bias else 0
+    leads = {"": 0, "broadcast": 1, "dense": row.batch * row.heads}
+    bias = leads[row.bias] * row.queries * row.keys
     size = 4 if row.dtype == "float32" else 2
     assert size * (row.batch * tokens * row.columns + bias) == row.bytes
