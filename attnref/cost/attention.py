@@ -70,6 +70,12 @@ class Attention:
             self.window, self.q_offset, self.q_lens, self.kv_lens,
         )  # fmt: skip
 
+    @property
+    def all_pairs(self) -> int:
+        """Pairs of a query and a key, seen or not."""
+        s = self.sizes
+        return s.B * s.Hq * s.Sq * s.Sk
+
     def forward(self, setting: Setting = Setting()) -> Cost:  # noqa: B008  # frozen
         """Count a forward pass.
 
@@ -141,7 +147,7 @@ class Attention:
         """What there is to do if nothing is skipped."""
         s = self.sizes
         rows = s.B * s.Hq * s.Sq
-        return Extent(rows, rows, s.B * s.Hkv * s.Sk, rows * s.Sk, s.D, s.Dv)
+        return Extent(rows, rows, s.B * s.Hkv * s.Sk, self.all_pairs, s.D, s.Dv)
 
     def _options(self, item: int) -> Options:
         lengths = self.q_lens is not None or self.kv_lens is not None

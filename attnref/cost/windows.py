@@ -70,6 +70,11 @@ class WindowAttention:
         found = self._regions(wrap=self.wrap)
         return self.H * int((found.asking * found.seen).sum())
 
+    @property
+    def all_pairs(self) -> int:
+        """Pairs of places of a window, with a token or without."""
+        return self.windows * self.H * prod(self.window) ** 2
+
     def forward(self, setting: Setting = Setting()) -> Cost:  # noqa: B008  # frozen
         """Count a forward pass, as `Attention.forward` does."""
         item, x, whole = setting.itemsize, self._extent(), self._whole()
@@ -113,7 +118,7 @@ class WindowAttention:
     def _whole(self) -> Extent:
         N = prod(self.window)
         tokens = self.windows * N * self.H
-        return Extent(tokens, tokens, tokens, tokens * N, self.D, self.Dv)
+        return Extent(tokens, tokens, tokens, self.all_pairs, self.D, self.Dv)
 
     def _options(self, item: int) -> Options:
         padded = self.windows * prod(self.window) > self.B * prod(self.G)
