@@ -13,6 +13,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def shape_of(text: str) -> tuple[int, ...]:
+    """Read extents: `2,8,128,64`."""
     try:
         shape = tuple(int(n) for n in text.split(","))
     except ValueError:
@@ -23,6 +24,7 @@ def shape_of(text: str) -> tuple[int, ...]:
 
 
 def bound_of(text: str) -> int | None:
+    """Read a number, or `none` for what is unbounded."""
     try:
         return None if text == "none" else int(text)
     except ValueError:
@@ -30,6 +32,7 @@ def bound_of(text: str) -> int | None:
 
 
 def offset_of(text: str) -> str | int:
+    """Read where the first query stands: `start`, `end` or a position."""
     try:
         return text if text in ("start", "end") else int(text)
     except ValueError:

@@ -14,7 +14,7 @@ ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 """Bytes of a number, by dtype (A3)."""
 
 ON_CHIP = (228 + 256) * 1024
-"""Bytes that a tile may fill by default: shared memory and registers of an H100's multiprocessor."""
+"""Bytes that a tile may fill: shared memory and registers of an H100's multiprocessor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,7 @@ def figures() -> Iterator[Figure]:
     yield from _blocks()
     yield from _language()
     yield from _vision()
+    yield from _swin()
     yield from _layers()
 
 
@@ -48,11 +49,11 @@ def _blocks() -> Iterator[Figure]:
     d, F = 768, 3072
     block = count(GPT2Config(), "blocks.0.")
     products = 4 * d * d + 2 * d * F
+    bare, biased = (Linear(rows=1, inputs=d, outputs=3 * d, bias=b) for b in (False, True))
     yield Figure(
         "weights of the query, key and value projections",
-        "3 x 768^2", "Vaswani et al. 2017", Linear(rows=1, inputs=d, outputs=3 * d, bias=False).parameters,
-        f"with biases {Linear(rows=1, inputs=d, outputs=3 * d).parameters:,}; "
-        "the output projection has a third as many again",
+        "3 x 768^2", "Vaswani et al. 2017", bare.parameters,
+        f"with biases {biased.parameters:,}; the output projection has a third as many again",
     )  # fmt: skip
     yield Figure(
         "a block of width 768",
@@ -82,29 +83,30 @@ def _language() -> Iterator[Figure]:
         "the paper's table is wrong, as its authors say in their repository; 124 M is right. "
         f"A head that is not tied would be {c.vocabulary * c.width:,} more",
     )  # fmt: skip
-    at = model(c).forward()
+    work = model(c).forward()
+    bare_blocks = 12 * c.layers * c.width**2
     yield Figure(
         "operations of GPT-2 small on 1024 tokens, forward",
-        "2 N a token, N all parameters", "Kaplan et al. 2020", at.tiled.operations,
-        f"2 N would be {2 * count(c) * c.positions:,}: the position table multiplies nothing, "
-        f"and attention is left out. The hidden half of the causal pairs, which flop counters "
-        f"count, makes {at.untiled.operations:,}",
+        "2 N a token", "Kaplan et al. 2020", work.tiled.operations,
+        f"2 N is {2 * count(c) * c.positions:,} with all parameters, and "
+        f"{2 * bare_blocks * c.positions:,} with N = 12 n d^2: the one multiplies by the position "
+        "table, the other leaves out the head, and both leave out attention. "
+        f"Flop counters find {work.untiled.operations:,}, with the hidden half of the pairs",
     )  # fmt: skip
+    tiled, untiled = kept_by_block()
     yield Figure(
-        "bytes that a block keeps for the backward pass, 16 bits, 1024 tokens of width 768",
-        "s b h (34 + 5 a s / h)", "Korthikanti et al. 2022", kept_by_block().untiled.kept,
+        "bytes that a block keeps for the backward pass: 16 bits, 1024 tokens, width 768",
+        "s b h (34 + 5 a s / h)", "Korthikanti et al. 2022", untiled,
         "without dropout, whose masks and results are the difference, it is "
-        "s b h (32 + 2 a s / h). "
-        f"Without the matrix of weights {kept_by_block().tiled.kept:,}",
+        f"s b h (32 + 2 a s / h); without the matrix of weights {tiled:,}",
     )  # fmt: skip
 
 
-def kept_by_block() -> "Cost":
-    """Count a block of GPT-2 small alone, on 1024 tokens in half precision."""
-    half, c = Setting(dtype="float16"), GPT2Config()
-    many, one = (model(GPT2Config(layers=n)).forward(half) for n in (2, 1))
-    assert c.layers > 1
-    return many + one * -1
+def kept_by_block() -> tuple[int, int]:
+    """Count what one block of GPT-2 small keeps of 1024 tokens, with tiles and without."""
+    half = Setting(dtype="float16")
+    two, one = (model(GPT2Config(layers=n)).forward(half) for n in (2, 1))
+    return two.tiled.kept - one.tiled.kept, two.untiled.kept - one.untiled.kept
 
 
 def _vision() -> Iterator[Figure]:
@@ -117,9 +119,13 @@ def _vision() -> Iterator[Figure]:
     )  # fmt: skip
     yield Figure(
         "ViT-B/16 at 224x224",
-        "17.6 GFLOPs", "Touvron et al. 2021 (DeiT-B)", _multiply_adds(model(vit)),
+        "17.56 GFLOPs", "torchvision", _multiply_adds(model(vit)),
         "multiply-adds; operations are twice as many",
     )  # fmt: skip
+
+
+def _swin() -> Iterator[Figure]:
+    """What the four sizes of Swin have and make, and one of the second version."""
     quoted = {"tiny": ("28 M", "4.5"), "small": ("50 M", "8.7"), "base": ("88 M", "15.4"),
               "large": ("197 M", "34.5")}  # fmt: skip
     for size, (parameters, work) in quoted.items():
@@ -136,6 +142,16 @@ def _vision() -> Iterator[Figure]:
             f"{work} GFLOPs", "Liu et al. 2021", _multiply_adds(model(config)),
             "multiply-adds of matrix products; operations are twice as many",
         )  # fmt: skip
+    v2 = preset("swinv2-tiny")
+    yield Figure(
+        "Swin V2-T, with a head of 1000 classes",
+        "28,351,570", "torchvision", count(v2),
+        "there, keys have biases that are set to zero before every use, and are counted",
+    )  # fmt: skip
+    yield Figure(
+        "Swin V2-T at 256x256",
+        "5.94 GFLOPs", "torchvision", _multiply_adds(model(v2)), "multiply-adds",
+    )  # fmt: skip
 
 
 def _layers() -> Iterator[Figure]:
@@ -147,7 +163,7 @@ def _layers() -> Iterator[Figure]:
     yield Figure(
         "a fully connected layer from 512x768 inputs to as many outputs",
         "154 G", "(512 x 768)^2", Linear(rows=1, inputs=n, outputs=n, bias=False).parameters,
-        "rounded down: it is nearer to 155 G",
+        "weights, or multiply-adds; cut off, since it is nearer to 155 G",
     )  # fmt: skip
     yield Figure(
         "a 3x3 convolution from 512 to 1024 channels",
@@ -156,7 +172,7 @@ def _layers() -> Iterator[Figure]:
     yield Figure(
         "the same, depth-wise separable",
         "0.53 M", "Howard et al. 2017", depthwise_separable(conv).parameters,
-        "9 x 512 + 512 x 1024: a ninth of the weights, and 1 / 1024 of them more",
+        "9 x 512 + 512 x 1024, which is 1/9 + 1/1024 of it",
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""How cost grows with the size of an image: convolution, ViT and Swin side by side.
+r"""How cost grows with the size of an image: convolution, ViT and Swin side by side.
 
-A map of $h \\times w$ tokens has $(h w)^2$ pairs for global attention, and $h w N$ in windows
+A map of $h \times w$ tokens has $(h w)^2$ pairs for global attention, and $h w N$ in windows
 of $N$ tokens; a convolution is linear in $h w$ as well.
 """
 
@@ -57,8 +57,8 @@ def point(name: str, side: int) -> Point:
 
 
 def table() -> tuple[list[str], list[list[str]]]:
-    """Lay out multiply-adds of whole models and of attention, and the memory kept by ViT and Swin."""
-    conv, vit, swin = MODELS
+    """Lay out multiply-adds of models and of attention, and the memory kept by ViT and Swin."""
+    _, vit, swin = MODELS
     head = ["image", *MODELS, f"{vit}'s attention", f"{swin}'s"]
     head += [f"kept by {vit}, tiled", "untiled", f"by {swin}, tiled", "untiled"]
     rows = []
@@ -103,5 +103,6 @@ def draw(to: Path) -> None:
         axes.legend(frameon=False)
     whole.set_ylabel("multiply-adds")
     # The same figures make the same file, whenever it is drawn.
-    when = {"Date": None} if to.suffix == ".svg" else {}
-    figure.savefig(to, metadata=when, dpi=150)
+    dated = {"metadata": {"Date": None}} if to.suffix == ".svg" else {}
+    with import_module("matplotlib").rc_context({"svg.hashsalt": "attnref"}):
+        figure.savefig(to, dpi=150, **dated)

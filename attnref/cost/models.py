@@ -15,6 +15,7 @@ from attnref.errors import InvalidProblem
 from attnref.models.configurations import (
     BERTConfig,
     Config,
+    ConvConfig,
     GPT2Config,
     HybridConfig,
     SwinConfig,
@@ -106,7 +107,13 @@ def _text(
     return Given(batch, tokens=tokens, cached=cached)
 
 
-def _image(c: Config, batch: int, image: int | Extent | None, tokens: object, cached: int) -> Given:
+def _image(
+    c: ViTConfig | SwinConfig | HybridConfig | ConvConfig,
+    batch: int,
+    image: int | Extent | None,
+    tokens: object,
+    cached: int,
+) -> Given:
     """Check what a model of images is given."""
     name = type(c).__name__
     if tokens is not None or cached:

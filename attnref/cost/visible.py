@@ -33,11 +33,11 @@ def forms(
     kv_lens: tuple[int, ...] | None,
 ) -> list[Form]:
     """Gather the entries of a batch by what tells them apart."""
-    offset = np.broadcast_to(np.asarray(q_offset, np.int64), (B,))
-    queries = np.broadcast_to(np.asarray(Sq if q_lens is None else q_lens, np.int64), (B,))
-    keys = np.broadcast_to(np.asarray(Sk if kv_lens is None else kv_lens, np.int64), (B,))
-    found, times = np.unique(np.stack([offset, queries, keys], axis=1), axis=0, return_counts=True)
-    return [Form(*map(int, form), int(n)) for form, n in zip(found, times, strict=True)]
+    given = (q_offset, Sq if q_lens is None else q_lens, Sk if kv_lens is None else kv_lens)
+    rows = [np.broadcast_to(np.asarray(x, np.int64), (B,)) for x in given]
+    found, times = np.unique(np.stack(rows, axis=1), axis=0, return_counts=True)
+    alike = zip(found.tolist(), times.tolist(), strict=True)
+    return [Form(offset, queries, keys, n) for (offset, queries, keys), n in alike]
 
 
 def keys_of(
