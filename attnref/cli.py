@@ -1,4 +1,4 @@
-"""The command line: `attnref backends | explain | conform | verify-report | bench`.
+"""The command line: `attnref backends | explain | models | cost | conform | bench`, and others.
 
 Whatever it does not understand, it says on standard error and returns `USAGE`; it leaves
 no argument out of account.
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 import attnref
-from attnref import arrays, registry
+from attnref import arrays, cli_calls, registry
+from attnref.cost import command as cost_command
 from attnref.errors import AttnrefError, BackendLoadError
 
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
+_DTYPES = cli_calls.DTYPES
 
 USAGE = 2
 """The exit status of a command that was not understood."""
@@ -56,7 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_backends)
     explain = commands.add_parser("explain", help="which backend would run a call, and why")
     explain.set_defaults(run=_explain)
-    _add_call(explain)
+    explain.add_argument("function", choices=["attention", "window_attention"])
+    cli_calls.add_call(explain)
+    explain.add_argument("--library", default="numpy", choices=["numpy", "torch"])
+    explain.add_argument("--device", default="cpu", help="for torch, e.g. cuda")
+    explain.add_argument("--backend", help="as the call would name it")
+    prices = commands.add_parser("cost", help="operations, bytes, memory and parameters")
+    cost_command.add_arguments(prices)
+    prices.set_defaults(run=cost_command.main)
     conform = commands.add_parser("conform", help="judge a backend")
     _add_judge(conform, "attnref_conformance.command", "rich", "pytest")
     verify = commands.add_parser(
@@ -67,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("backend", help="a registered name, or module:object")
     bench.add_argument("--json", metavar="FILE", help="write pytest-benchmark's JSON there")
     bench.set_defaults(run=_bench)
+    models = commands.add_parser("models", help="the reference models, and where backends part")
+    import_module("attnref.models.command").add_arguments(models)
     return parser
 
 
@@ -165,76 +175,13 @@ def _example(function: str, backend: Any, dtype: str) -> Any:
     return describe(*made, **needs.get(function, {}))
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(n) for n in text.split(","))
-    except ValueError:
-        shape = (-1,)
-    if min(shape) < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape; write 2,8,128,64")
-    return shape
-
-
-def _bound(text: str) -> int | None:
-    try:
-        return None if text == "none" else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither an integer nor none") from None
-
-
-def _offset(text: str) -> str | int:
-    try:
-        return text if text in ("start", "end") else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is neither start nor end nor an integer"
-        ) from None
-
-
-def _add_call(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that describe a call."""
-    shape: dict[str, Any] = {"type": _shape, "metavar": "SHAPE"}
-    parser.add_argument("function", choices=["attention", "window_attention"])
-    parser.add_argument("--q", required=True, help="e.g. 2,8,128,64", **shape)
-    parser.add_argument("--k", help="default: q's", **shape)
-    parser.add_argument("--v", help="default: k's", **shape)
-    parser.add_argument("--mask", help="e.g. 128,128", **shape)
-    parser.add_argument("--bias", help="of q's dtype", **shape)
-    parser.add_argument("--dtype", default="float32", choices=_DTYPES)
-    parser.add_argument("--library", default="numpy", choices=["numpy", "torch"])
-    parser.add_argument("--device", default="cpu", help="for torch, e.g. cuda")
-    parser.add_argument("--backend", help="as the call would name it")
-    parser.add_argument("--causal", action="store_true", default=None)
-    parser.add_argument(
-        "--window",
-        type=_bound,
-        nargs="+",
-        metavar="N",
-        help="left and right, or one per axis; none is unbounded",
-    )
-    parser.add_argument("--shift", type=int, nargs="+", metavar="N", help="one per axis")
-    parser.add_argument("--q-offset", type=_offset, metavar="AT", help="start, end or an integer")
-    parser.add_argument("--softcap", type=float)
-
-
 def _explain(arguments: argparse.Namespace) -> int:
     """Print what every backend answers to a described call; nothing is allocated or run."""
-    if arguments.function == "window_attention" and not arguments.window:
-        raise AttnrefError("window_attention needs --window, e.g. --window 7")
-    k = arguments.k or arguments.q
-    shapes = {"q": arguments.q, "k": k, "v": arguments.v or k}
-    given = [_hollow(arguments, shape, arguments.dtype) for shape in shapes.values()]
-    # What the function does not take, it refuses: the command does not pick.
-    named = {n: getattr(arguments, n) for n in ("causal", "softcap", "q_offset", "backend")}
-    for name in ("window", "shift"):
-        numbers = getattr(arguments, name)
-        every = arguments.function == "window_attention" and numbers and len(numbers) == 1
-        named[name] = numbers[0] if every else numbers and tuple(numbers)
-    for name, dtype in (("mask", "bool"), ("bias", arguments.dtype)):
-        shape = getattr(arguments, name)
-        named[name] = shape and _hollow(arguments, shape, dtype)
-    options = {n: x for n, x in named.items() if x is not None}
-    explanation = attnref.explain(getattr(attnref, arguments.function), *given, **options)
+    function = getattr(attnref, arguments.function)
+    given, options = cli_calls.call_of(arguments, arguments.function)
+    if arguments.backend is not None:
+        options["backend"] = arguments.backend
+    explanation = attnref.explain(function, *given, **options)
     print(explanation)  # noqa: T201
     if explanation.runs is None:
         print(_hint(arguments), file=sys.stderr)  # noqa: T201
@@ -245,15 +192,3 @@ def _hint(arguments: argparse.Namespace) -> str:
     if arguments.backend:
         return f"backend {arguments.backend!r} cannot run this call"
     return "no backend in the preference order can run this call; try --backend reference"
-
-
-def _hollow(arguments: argparse.Namespace, shape: tuple[int, ...], dtype: str) -> Any:
-    """Make an array of any size without its memory: every stride is zero."""
-    if arguments.library == "torch":
-        try:
-            torch = import_module("torch")
-            one = torch.zeros((), dtype=getattr(torch, dtype), device=arguments.device)
-        except (ImportError, RuntimeError, AssertionError) as error:
-            raise AttnrefError(f"no torch array on {arguments.device}: {error}") from None
-        return one.expand(shape)
-    return np.broadcast_to(np.zeros((), arrays.numpy_dtype(dtype)), shape)

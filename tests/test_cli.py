@@ -176,6 +176,15 @@ def test_explain_takes_every_argument(capsys: pytest.CaptureFixture[str]) -> Non
     assert "  reference  runs\n" in out
 
 
+def test_explain_takes_lengths(capsys: pytest.CaptureFixture[str]) -> None:
+    """Their values are checked, so they are in arrays of the same library."""
+    words = "explain attention --q 2,4,8,16 --kv-lens 3,8 --q-lens 8,0 --library"
+    for library in ("numpy", "torch"):
+        out, _ = said(f"{words} {library}", capsys)
+        assert out.startswith("attention: q float32 (2, 4, 8, 16) cpu, kv_lens, q_lens\n")
+        assert re.search(rf"^  {library} +runs$", out, re.MULTILINE)
+
+
 def test_explain_describes_maps(capsys: pytest.CaptureFixture[str]) -> None:
     """One number is for every axis, several are one per axis."""
     one = "explain window_attention --q 1,8,8,2,16 --window 4 --shift 2 --bias 2,16,16"

@@ -107,10 +107,25 @@ def explain(
         >>> attnref.explain(attnref.attention, q, q, q, backend="reference").runs
         'reference'
     """
+    return dispatch.explain(described(function, *args, **options), requested=backend)
+
+
+def described(function: Callable[..., Any], *args: Any, **options: Any) -> Problem:
+    """Return the problem that a call of a public function is, without running anything.
+
+    Args:
+        function: A public function, e.g. `attnref.attention`.
+        *args: Its arrays.
+        **options: Its options, without a backend.
+
+    Raises:
+        InvalidProblem: The call has no meaning.
+        UnknownArgument: The function has no such option.
+    """
     describe = getattr(function, "describe", None)
     if describe is None:
         raise TypeError(f"{function!r} is not a public function of attnref")
     shown = signature(function)
     if not shown.parameters.keys() >= options.keys():
         raise _unknown(function.__name__, shown, options)
-    return dispatch.explain(describe(*args, **options), requested=backend)
+    return cast("Problem", describe(*args, **options))

@@ -2,6 +2,9 @@
 
 from typing import Any, NamedTuple
 
+from attnref.cost import Attention, Setting
+from attnref.problem import Sizes
+
 
 class Workload(NamedTuple):
     """One call of `attnref.attention` on tensors of a half precision.
@@ -66,23 +69,31 @@ class Workload(NamedTuple):
         return chosen
 
     @property
-    def pairs(self) -> float:
-        """Pairs of a query and a key that sees it, in one head; a causal half is half."""
-        Sq, Sk = self.queries, self.keys
-        if self.window is not None:
-            return float(sum(min(i, self.window) + 1 for i in range(Sq)))
-        return Sq * Sk * (0.5 if self.causal and Sq == Sk else 1.0)
+    def call(self) -> Attention:
+        """The call, as the cost model takes it."""
+        sizes = Sizes(
+            self.batch, self.heads, self.kv_heads, self.queries, self.keys,
+            self.columns, self.columns,
+        )  # fmt: skip
+        lead = (self.batch, self.heads) if self.bias == "dense" else (1, 1)
+        return Attention(
+            sizes=sizes,
+            window=(self.window, 0 if self.causal else None),
+            q_offset=self.keys - self.queries,
+            bias=(*lead, self.queries, self.keys) if self.bias else None,
+            softcap=self.softcap is not None,
+        )
 
-    def operations(self, passes: str) -> float:
-        """Count useful operations: two products forward, five backward."""
-        products = 2 if passes == "forward" else 5
-        return products * 2 * self.batch * self.heads * self.pairs * self.columns
+    def operations(self, passes: str) -> int:
+        """Count useful operations: two products forward, five backward, of visible pairs."""
+        work = self.call.forward() if passes == "forward" else self.call.backward()
+        return work.tiled.operations
 
     @property
     def bytes(self) -> int:
-        """Bytes that a forward pass has to read and write."""
-        tokens = self.heads * self.queries * 2 + self.kv_heads * self.keys * 2
-        return self.batch * tokens * self.columns * (4 if self.dtype == "float32" else 2)
+        """Bytes that a forward pass has to read and write if each array moves once."""
+        whole = Setting(dtype=self.dtype, on_chip=None)
+        return self.call.forward(whole).tiled.bytes
 
 
 def _dense(S: int, D: int, causal: bool) -> Workload:

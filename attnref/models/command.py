@@ -1,0 +1,102 @@
+"""`attnref models`: what models there are, what they consist of, and where backends part in one."""
+
+import argparse
+from math import prod
+
+import numpy as np
+
+from attnref.errors import AttnrefError
+from attnref.models.comparing import Comparison, compare
+from attnref.models.configurations import BERTConfig, Config, GPT2Config
+from attnref.models.parameters import count, initialise, shapes
+from attnref.models.presets import PRESETS, preset
+
+LARGEST = 2_000_000_000
+"""Parameters of the largest model that is drawn at random here: 8 GB."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `attnref models` to a parser."""
+    parser.add_argument("name", nargs="?", help="list this model's parameters")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar="BACKEND",
+        help="run it with random weights on both, and say where they part",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the weights; default: 0")
+    parser.set_defaults(run=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the models, or one of them, or where backends part in it."""
+    if arguments.name is None:
+        if arguments.compare:
+            raise AttnrefError("--compare needs a model, e.g. attnref models swin-tiny --compare")
+        print(listing())  # noqa: T201
+        return 0
+    config = preset(arguments.name)
+    if not arguments.compare:
+        print(parameter_table(config))  # noqa: T201
+        return 0
+    comparison = compare_at_random(config, *arguments.compare, seed=arguments.seed)
+    print(comparison)  # noqa: T201
+    return 0 if comparison.first is None else 1
+
+
+def listing() -> str:
+    """Return a line for every published model: name, kind, parameters, sizes."""
+    lines = [f"{'model':<20}{'kind':<8}{'parameters':>15}  sizes"]
+    for name, config in PRESETS.items():
+        kind = type(config).__name__.removesuffix("Config")
+        lines.append(f"{name:<20}{kind:<8}{count(config):>15,}  {_sizes(config)}")
+    return "\n".join(lines)
+
+
+def _sizes(config: Config) -> str:
+    """Say what sets a model apart from others of its kind."""
+    said = {
+        "width": "width {}",
+        "widths": "widths {}",
+        "stem": "stem {}",
+        "layers": "{} layers",
+        "depths": "depths {}",
+        "heads": "heads {}",
+        "patch": "patch {}",
+        "window": "window {}",
+        "positions": "{} positions",
+        "separable": "separable: {}",
+    }
+    known = {n: getattr(config, n) for n in said if hasattr(config, n)}
+    texts = [
+        said[n].format("-".join(map(str, x)) if isinstance(x, tuple) else x)
+        for n, x in known.items()
+    ]
+    image = getattr(config, "image", None)
+    return ", ".join(texts + ([f"image {image[0]}x{image[1]}"] if image else []))
+
+
+def parameter_table(config: Config) -> str:
+    """Return a line for every parameter: name, shape, how many numbers."""
+    found = shapes(config)
+    wide = max(map(len, found))
+    lines = [
+        f"{name:<{wide}}  {'x'.join(map(str, shape)):<18}{prod(shape):>15,}"
+        for name, shape in found.items()
+    ]
+    return "\n".join([*lines, f"{'in all':<{wide}}  {'':<18}{count(config):>15,}"])
+
+
+def compare_at_random(config: Config, a: str, b: str, *, seed: int = 0) -> Comparison:
+    """Compare two backends on a model with random weights and a random question."""
+    if count(config) > LARGEST:
+        raise AttnrefError(
+            f"the model has {count(config):,} parameters; more than {LARGEST:,} are not drawn."
+        )
+    rng = np.random.default_rng(seed)
+    parameters = initialise(config, rng)
+    if isinstance(config, GPT2Config | BERTConfig):
+        asked = rng.integers(0, config.vocabulary, (1, min(64, config.positions)))
+    else:
+        asked = rng.normal(size=(1, *config.image, config.channels)).astype(np.float32)
+    return compare(config, parameters, asked, a, b)

@@ -1,0 +1,92 @@
+"""`attnref models`: what it prints, and the status that it returns."""
+
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+
+from attnref import cli
+from attnref.models import PRESETS, presets
+
+from .drawn import SMALL
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """Small models under published names."""
+    for module in (presets, cli.import_module("attnref.models.command")):
+        monkeypatch.setattr(module, "PRESETS", MappingProxyType(SMALL))
+
+
+def said(words: list[str], capsys, status: int = 0) -> tuple[str, str]:
+    """Run a command and return what it printed, and what it complained of."""
+    assert status == cli.main(["models", *words])
+    return capsys.readouterr()
+
+
+def test_models_are_listed_with_their_parameters(capsys):
+    """One line each: name, kind, parameters, sizes."""
+    lines = said([], capsys)[0].splitlines()
+
+    assert ["model", *PRESETS] == [line.split()[0] for line in lines]
+    assert (
+        "swin-tiny           Swin         28,288,354  width 96, depths 2-2-6-2, heads 3-6-12-24, "
+        "patch 4, window 7, image 224x224"
+    ) in lines
+
+
+def test_one_model_is_listed_part_by_part(capsys):
+    """Every parameter has its shape, and they add up."""
+    lines = said(["gpt2"], capsys)[0].splitlines()
+
+    assert ["tokens", "50257x768", "38,597,376"] == lines[0].split()
+    assert ["in", "all", "124,439,808"] == lines[-1].split()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", ["gpt2", "bert", "vit", "swin", "hybrid", "conv"])
+def test_backends_are_compared_on_a_random_model(name, capsys):
+    """Backends that do not part give the status zero."""
+    page, _ = said([name, "--compare", "numpy", "reference", "--seed", "1"], capsys)
+
+    assert "on numpy and reference: " in page
+
+
+@pytest.mark.usefixtures("small")
+def test_backends_that_part_give_the_status_one(capsys, monkeypatch):
+    """Scripts can tell."""
+    command = cli.import_module("attnref.models.command")
+    compared = command.compare_at_random
+
+    def parted(*words, **options):
+        found = compared(*words, **options)
+        return replace(found, calls=tuple(replace(c, excess=c.excess + 2) for c in found.calls))
+
+    monkeypatch.setattr(command, "compare_at_random", parted)
+
+    page, _ = said(["vit", "--compare", "numpy", "reference"], capsys, status=1)
+
+    assert "they part at layer 0, head 0, in attention" in page
+
+
+WRONG = {
+    "an unknown model": (["swin"], "no model is called 'swin'."),
+    "an unknown backend": (
+        ["conv", "--compare", "numpy", "cudnn"],
+        "no backend is called 'cudnn'.",
+    ),
+    "no model to compare on": (["--compare", "numpy", "torch"], "--compare needs a model"),
+    "a model too large to draw": (
+        ["vit-22b", "--compare", "numpy", "torch"],
+        "the model has 21,756,703,720 parameters; more than 2,000,000,000 are not drawn.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "complaint"), WRONG.values(), ids=WRONG)
+def test_what_is_not_understood_is_said_on_standard_error(words, complaint, capsys):
+    """Nothing is printed, and the status is that of a wrong command."""
+    out, err = said(words, capsys, status=2)
+
+    assert "" == out
+    assert complaint in err
