@@ -189,13 +189,30 @@ def mutants(session: nox.Session) -> None:
 @nox.session(default=False)
 @nox.parametrize("backend", BACKENDS)
 def bench(session: nox.Session, backend: str) -> None:
-    """Time a backend on the standard workloads."""
-    extras = ("bench", "torch") if backend == "torch" else ("bench",)
-    install(session, *extras)
-    # An environment may pin BLAS to an old processor; a benchmark lifts the pin.
-    pins = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None}
+    """Time a backend on the standard workloads, beside torch and NumPy written down plainly."""
+    install(session, "bench", "torch", "numpy")
+    _bench(session, backend, *session.posargs)
+
+
+@nox.session(default=False, venv_backend="none")
+def bench_installed(session: nox.Session) -> None:
+    """Time any backend where it is installed: `nox -s bench_installed -- NAME`.
+
+    No environment is made: another's backend, and a torch that fits a GPU's driver, are
+    where `attnref` is. Install `attnref[bench]` beside them.
+    """
+    if not session.posargs:
+        session.error("name the backend: nox -s bench_installed -- NAME")
+    _bench(session, *session.posargs)
+
+
+def _bench(session: nox.Session, backend: str, *words: str) -> None:
+    """Run `attnref bench`, and leave its JSON and a page in bench-results/."""
+    folder = ROOT / "bench-results"
+    kept = ("--json", str(folder / f"{backend.replace(':', '-')}.json"), "--page", str(folder))
+    # It lifts what pins BLAS to an old processor by itself, and says so.
     with session.chdir(session.create_tmp()):
-        session.run("attnref", "bench", backend, *session.posargs, env=pins)
+        session.run("attnref", "bench", backend, *kept, *words)
 
 
 @nox.session(default=False)

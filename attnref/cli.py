@@ -5,7 +5,6 @@ no argument out of account.
 """
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import import_module, util
@@ -72,9 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_judge(verify, "attnref_conformance.report.verify", "rich", "jsonschema")
     bench = commands.add_parser("bench", help="time a backend on the standard workloads")
-    bench.add_argument("backend", help="a registered name, or module:object")
-    bench.add_argument("--json", metavar="FILE", help="write pytest-benchmark's JSON there")
-    bench.set_defaults(run=_bench)
+    _add_judge(bench, "attnref_conformance.bench.command", "rich", "pytest_benchmark")
     models = commands.add_parser("models", help="the reference models, and where backends part")
     import_module("attnref.models.command").add_arguments(models)
     return parser
@@ -88,26 +85,15 @@ def _add_judge(parser: argparse.ArgumentParser, module: str, *needed: str) -> No
         parser.set_defaults(run=command.main)
     else:
         parser.add_argument("words", nargs=argparse.REMAINDER)
-        parser.set_defaults(run=_conformance_missing)
+        parser.set_defaults(run=_bench_missing if "pytest_benchmark" in needed else _judge_missing)
 
 
-def _bench(arguments: argparse.Namespace) -> int:
-    """Run the benchmarks; they are pytest-benchmark's, and so is their JSON."""
-    name = arguments.backend
-    if ":" not in name and name not in registry.names():
-        installed = ", ".join(registry.names())
-        print(f"no backend is called {name!r}; installed: {installed}", file=sys.stderr)  # noqa: T201
-        return USAGE
-    if not (util.find_spec("pytest_benchmark") and util.find_spec("rich")):
-        print('benchmarks need more packages: pip install "attnref[bench]"', file=sys.stderr)  # noqa: T201
-        return USAGE
-    words = ["--pyargs", "attnref_conformance.bench", "--attnref-backend", arguments.backend]
-    words += [f"--benchmark-json={arguments.json}"] if arguments.json else []
-    # In a process of its own: pytest rewrites only what nobody has imported yet.
-    return subprocess.run([sys.executable, "-m", "pytest", *words], check=False).returncode  # noqa: S603
+def _bench_missing(_: argparse.Namespace) -> int:
+    print('benchmarks need more packages: pip install "attnref[bench]"', file=sys.stderr)  # noqa: T201
+    return USAGE
 
 
-def _conformance_missing(_: argparse.Namespace) -> int:
+def _judge_missing(_: argparse.Namespace) -> int:
     print('the judge needs more packages: pip install "attnref[conformance]"', file=sys.stderr)  # noqa: T201
     return USAGE
 

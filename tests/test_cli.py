@@ -309,34 +309,10 @@ def test_benchmarks_say_what_they_need(
     assert 'benchmarks need more packages: pip install "attnref[bench]"\n' == err
 
 
-@pytest.mark.parametrize(
-    ("words", "more"),
-    [("bench numpy", []), ("bench numpy --json a.json", ["--benchmark-json=a.json"])],
-    ids=["plain", "json"],
-)
-def test_benchmarks_are_those_of_pytest(
-    words: str, more: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a process of its own, whose status is returned."""
-    given: list[str] = []
-
-    def run(words: list[str], *, check: bool) -> Any:
-        given.extend(words)
-        return subprocess.CompletedProcess(words, 4 if check else 5)
-
-    monkeypatch.setattr(cli.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(cli.subprocess, "run", run)
-    assert 5 == cli.main(words.split())
-    named = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--pyargs",
-        "attnref_conformance.bench",
-        "--attnref-backend",
-        "numpy",
-    ]
-    assert [*named, *more] == given
+def test_benchmarks_are_the_judges(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it is installed, its command takes the words."""
+    out, _ = said("bench reference --table decode --list", capsys)
+    assert "decode: B 1, H 32 on 8, S 1 on 16384, D 128, full, float32\n" == out
 
 
 def test_benchmarks_know_which_backends_there_are(

@@ -6,11 +6,10 @@ The verdict comes first, then what failed and how to see it fail, then all that 
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
 
 from attnref_conformance.case import DTYPES
 from attnref_conformance.clauses import clause
-from attnref_conformance.report import charts
+from attnref_conformance.report import charts, shell
 from attnref_conformance.report.page import Cell, Failure, Page, Row, cases, word
 from attnref_conformance.status import Element, Outcome, Status
 
@@ -32,29 +31,7 @@ def document(page: Page) -> str:
         ("errors", "Errors", _errors(page)),
         ("evidence", "Evidence", _evidence(page)),
     ]
-    there = [section for section in sections if section[2]]
-    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in there)
-    bodies = "".join(
-        f'<section id="{name}"><h2>{title}</h2>{body}</section>' for name, title, body in there
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">"
-        '<link rel="icon" href="data:,">'
-        f"<title>{escape(page.name)} {page.verdict}</title>"
-        f"<style>{_beside('page.css')}</style></head><body>"
-        '<a class="skip" href="#main">Skip to the report</a>'
-        f'<main id="main" tabindex="-1">{_head(page)}'
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav>{bodies}</main>'
-        f"<script>{_beside('page.js')}</script></body></html>\n"
-    )
-
-
-def _beside(name: str) -> str:
-    return Path(__file__).with_name(name).read_text("utf-8").strip()
+    return shell.document(f"{page.name} {page.verdict}", _head(page), sections, "report")
 
 
 # ---- The verdict ---------------------------------------------------------------------
@@ -71,13 +48,8 @@ def _head(page: Page) -> str:
         f"{escape(page.content['suite'])}</p>"
         f'<h1><span class="name">{escape(page.name)}</span> {page.claim}</h1>'
         f'<p class="lede">{escape(page.summary)}</p><ul class="chips">{chips}</ul>'
-        f"{_facts(facts)}</header>"
+        f"{shell.facts(facts)}</header>"
     )
-
-
-def _facts(facts: Iterable[tuple[str, str]]) -> str:
-    rows = "".join(f"<div><dt>{escape(n)}</dt><dd>{escape(x)}</dd></div>" for n, x in facts)
-    return f'<dl class="facts">{rows}</dl>'
 
 
 def _tone(status: Status | None) -> str:
@@ -242,15 +214,7 @@ def _cell(cell: Cell) -> str:
 
 def _table(label: str, heads: Sequence[str], rows: str) -> str:
     columns = "".join(f'<th scope="col">{h}</th>' for h in heads)
-    return _scroll(label, f"<thead><tr>{columns}</tr></thead><tbody>{rows}</tbody>")
-
-
-def _scroll(label: str, rows: str) -> str:
-    """Put a table into a box of its own: it may be wider than a phone, and the page may not."""
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
-        f"<table>{rows}</table></div>"
-    )
+    return shell.scroll(label, f"<thead><tr>{columns}</tr></thead><tbody>{rows}</tbody>")
 
 
 def _declined(page: Page) -> str:
@@ -315,7 +279,7 @@ def _statistics(page: Page) -> str:
         "small in magnitude, near 0 where errors go both ways. Repeats says whether the same "
         "call gave the same bits again.</p>"
     )
-    return _scroll("Errors", f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody>") + meaning
+    return shell.scroll("Errors", f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody>") + meaning
 
 
 def _shown(x: object) -> str:
@@ -323,7 +287,7 @@ def _shown(x: object) -> str:
 
 
 def _evidence(page: Page) -> str:
-    return _facts(page.facts) + (
+    return shell.facts(page.facts) + (
         f'<p class="note"><code>attnref verify-report {escape(page.name)}.json</code> recomputes '
         "counts, levels and verdict, and says whether the sources have changed since.</p>"
     )

@@ -1,6 +1,7 @@
-"""The measured tables as Markdown, between marks in a page whose prose is written by hand.
+"""Measured tables as Markdown, between marks in a page whose prose is written by hand.
 
-`python -m attnref_conformance.bench.device.page RESULTS.json PAGE.md`.
+`python -m attnref_conformance.bench.device.page RESULTS.json PAGE.md`. Files from before
+there was one suite keep the tables that were written of them; others get the suite's.
 """
 
 import json
@@ -15,7 +16,16 @@ def write(found: dict[str, Any], page: Path) -> None:
     """Replace the tables of a page."""
     before, rest = page.read_text().split(BEGIN)
     _, after = rest.split(END)
-    page.write_text(f"{before}{BEGIN}\n\n{markdown(found)}\n{END}{after}")
+    tables = markdown(found) if "tables" in found else _of_suite(found)
+    page.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
+
+
+def _of_suite(found: dict[str, Any]) -> str:
+    from attnref_conformance.bench import results
+    from attnref_conformance.bench.page import markdown, tables
+
+    written = map(markdown.table, tables.all_of(results.parse(found)))
+    return "\n".join(written).replace("## ", "### ")
 
 
 def markdown(found: dict[str, Any]) -> str:

@@ -1,0 +1,120 @@
+"""Whether a result is the specification's: parts of it, against float64.
+
+A whole result of 16384 tokens would take the specification minutes. What is checked is the
+last head of the last entry, for the queries at either end: they see the fewest keys and the
+most, and nothing after them was written. Of maps it is the last one, whole.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from attnref import arrays, normalize
+from attnref.problem import Result
+from attnref_conformance import oracle
+from attnref_conformance.bench.contenders import Given
+from attnref_conformance.bench.workloads import AnyWorkload, MapWorkload, Workload
+from attnref_conformance.profiles import Arithmetic
+
+ROWS = 64
+"""Queries at each end."""
+
+PEERS = 4.0
+"""How many times our limit a peer may be off: it never promised ours."""
+
+Read = Callable[[Any], np.ndarray]
+
+
+class Part(NamedTuple):
+    """A part of a call that is a call of its own.
+
+    Attributes:
+        problem: The call.
+        at: Where its result lies in the whole one.
+        dout: What flows into its result.
+    """
+
+    problem: Any
+    at: tuple[Any, ...]
+    dout: np.ndarray
+
+
+def parts(w: AnyWorkload, given: Given, read: Read) -> list[Part]:
+    """Return the parts that are checked.
+
+    Args:
+        w: The workload.
+        given: Its inputs.
+        read: Turns a part of an input into a NumPy array.
+    """
+    if isinstance(w, MapWorkload):
+        bias, last = read(given["bias"]), slice(-1, None)
+        problem = normalize.window_attention_qkv(read(given["qkv"][last]), bias=bias, **w.options)
+        return [Part(problem, (last,), read(given["dout"][last]))]
+    return [_rows(w, given, read, *ends) for ends in _ends(w.queries)]
+
+
+def _ends(queries: int) -> Iterator[tuple[int, int]]:
+    if queries <= 2 * ROWS:
+        yield 0, queries
+    else:
+        yield 0, ROWS
+        yield queries - ROWS, queries
+
+
+def _rows(w: Workload, given: Given, read: Read, first: int, end: int) -> Part:
+    b, rows = slice(w.batch - 1, w.batch), slice(first, end)
+    h, group = slice(w.heads - 1, w.heads), slice(w.kv_heads - 1, w.kv_heads)
+    options = {**w.options}
+    if w.causal or w.window is not None:
+        options["q_offset"] = w.keys - w.queries + first
+    if "bias" in given:
+        lead = (b, h) if w.bias == "dense" else (slice(None), slice(None))
+        options["bias"] = read(given["bias"][(*lead, rows)])
+    if "kv_lens" in given:
+        options["kv_lens"] = read(given["kv_lens"][b])
+    q, k, v = given["q"][b, h, rows], given["k"][b, group], given["v"][b, group]
+    problem = normalize.attention(read(q), read(k), read(v), **options)
+    return Part(problem, (b, h, rows), read(given["dout"][b, h, rows]))
+
+
+def forward(checked: list[Part], w: AnyWorkload, out: Any, read: Read, u: Arithmetic) -> float:
+    """Return the largest error over its limit; infinite for another shape or a NaN."""
+    shape = w.shapes["dout"]
+    if tuple(out.shape) != shape or arrays.dtype_name(out) != w.dtype:
+        return float("inf")
+    return max(
+        _used(read(out[part.at]), oracle.forward(part.problem, u)[1]["out"]) for part in checked
+    )
+
+
+def backward(
+    checked: list[Part], recorded: tuple[Any, Any], gradient: Any, read: Read, u: Arithmetic
+) -> float:
+    """Check the gradient of the queries, or of packed maps, as `forward` checks a result.
+
+    Args:
+        checked: The parts.
+        recorded: The result and the log-sum-exp that the gradient was made from; without
+            the latter both are the specification's.
+        gradient: Of q, or of qkv.
+        read: Turns a part of it into a NumPy array.
+        u: What may be rounded where.
+    """
+    found = 0.0
+    for part in checked:
+        out, lse = recorded
+        exact, _ = oracle.forward(part.problem, u)
+        result = exact if lse is None else Result(read(out[part.at]), read(lse[part.at]))
+        limits = oracle.backward(part.problem, result, part.dout, None, u)
+        got = read(gradient[part.at])
+        found = max(found, _used(got, limits["dqkv" if "dqkv" in limits else "dq"]))
+    return found
+
+
+def _used(got: np.ndarray, expected: oracle.Expected) -> float:
+    error = np.abs(got.astype(np.float64) - expected.value)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        used = np.where(error > 0, error / expected.bound, 0.0)
+    return float("inf") if np.isnan(error).any() else float(used.max())

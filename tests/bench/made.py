@@ -1,0 +1,40 @@
+"""Runs that nobody measured, for what is made of runs."""
+
+from typing import Any
+
+import numpy as np
+from attnref_conformance.bench.results import Row, Run, Timing
+
+FACTS = {"processor": "a processor", "numpy": "2.3", "blas": "a blas, 2 threads", "pinned": "nothing"}
+
+
+def noisy(rng: np.random.Generator, seconds: float, noise: float, turns: int) -> np.ndarray:
+    """Draw times around a median, a few of them much longer, as on a machine in use."""
+    late = np.where(rng.random(turns) < 0.04, rng.exponential(1.0, turns), 0.0)
+    return seconds * np.exp(noise * rng.standard_normal(turns)) * (1 + late)
+
+
+def run(
+    seed: int = 0, *, slower: float = 1.0, noise: float = 0.03, turns: int = 30, rows: int = 12,
+    peers: bool = True, **facts: str,
+) -> Run:  # fmt: skip
+    """Make a run on a machine that drifts: everybody's turns are up to a third longer."""
+    rng = np.random.default_rng(seed)
+    day = np.exp(rng.uniform(-0.15, 0.15))
+    found = []
+    for n in range(rows):
+        wander = day * np.exp(np.cumsum(0.02 * rng.standard_normal(turns)))
+        times = {"mine": slower * 1e-3 * (n + 1), "torch": 2e-3, "naive": 5e-3}
+        timings = {
+            who: Timing(tuple((noisy(rng, t, noise, turns) * wander).tolist()), 1000 * (n + 1))
+            for who, t in times.items()
+            if peers or who == "mine"
+        }
+        found.append(row("dense", f"row {n}", n, timings=timings))
+    return Run("mine", "laptop", FACTS | facts, {"copy": 2e10, "product": 1e11}, tuple(found))
+
+
+def row(table: str, name: str, n: int, **told: Any) -> Row:
+    """Make a row of 10^8 operations on 10^6 bytes."""
+    told = {"clock": "counted", "absent": {"jax": "jax is not installed"}} | told
+    return Row(table, name, "forward", 10**8, 10**6, 512 * 2**n, **told)
