@@ -1,8 +1,6 @@
 """The command line: what it prints, and the status that it returns."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Any
 

@@ -5,7 +5,12 @@ from typing import Any
 import numpy as np
 from attnref_conformance.bench.results import Row, Run, Timing
 
-FACTS = {"processor": "a processor", "numpy": "2.3", "blas": "a blas, 2 threads", "pinned": "nothing"}
+FACTS = {
+    "processor": "a processor",
+    "numpy": "2.3",
+    "blas": "a blas, 2 threads",
+    "pinned": "nothing",
+}
 
 
 def noisy(rng: np.random.Generator, seconds: float, noise: float, turns: int) -> np.ndarray:

@@ -4,9 +4,7 @@ import pytest
 from attnref_conformance.bench.workloads import SIZES, MapWorkload, Workload
 
 ALL = [row for tables in SIZES.values() for table in tables.values() for row in table]
-ROWS = {
-    row.name: row for row in ALL if isinstance(row, Workload) and row.kv_lens is None
-}
+ROWS = {row.name: row for row in ALL if isinstance(row, Workload) and row.kv_lens is None}
 MAPS = {row.name: row for row in ALL if isinstance(row, MapWorkload)}
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 

@@ -16,6 +16,11 @@ from attnref_conformance.profiles import DEFAULT, Arithmetic, arithmetic
 
 PASSES = ("forward", "backward")
 
+FAILURES = (
+    AttnrefError, ImportError, MemoryError, NotImplementedError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+"""How an implementation says that it cannot run something after all."""
+
 
 class Turns(NamedTuple):
     """What is timed in place of single calls.
@@ -104,7 +109,8 @@ class _Measurement:
     ) -> None:
         self.table, self.w, self.machine, self.plan = table, w, machine, plan
         self.name = backend.name
-        self.u: Arithmetic = arithmetic(getattr(backend, "profile", DEFAULT), w.dtype)
+        self.ours: Arithmetic = arithmetic(getattr(backend, "profile", DEFAULT), w.dtype)
+        self.theirs: Arithmetic = arithmetic("half-weights", w.dtype)
         self.sets = machine.sets(w)
         self.parts = verify.parts(w, self.sets[0], machine.read)
         self.there: dict[str, Passes] = {self.name: machine.ours(w, backend)}
@@ -140,7 +146,7 @@ class _Measurement:
                     ready[name] = way, self._states(name, way, passes)
                 else:
                     absent[name] = _wrong(used[name])
-            except (AttnrefError, MemoryError, NotImplementedError, RuntimeError, ValueError) as e:
+            except FAILURES as e:
                 absent[name] = _line(e)
             if name == self.name and name not in ready:
                 return self._without(passes, absent, used.get(name))
@@ -176,11 +182,12 @@ class _Measurement:
 
     def _check(self, name: str, way: Passes, passes: str) -> float:
         first = self._take(name, way)[0]
+        u = self.ours if name == self.name else self.theirs
         if passes == "forward":
-            return verify.forward(self.parts, self.w, way.forward(first), way.read, self.u)
+            return verify.forward(self.parts, self.w, way.forward(first), way.read, u)
         out, lse, state = way.record(first)
         gradient = way.backward(state)[0]
-        return verify.backward(self.parts, (out, lse), gradient, way.read, self.u)
+        return verify.backward(self.parts, (out, lse), gradient, way.read, u)
 
     def _holds(self, name: str, used: float) -> bool:
         return used <= (1.0 if name == self.name else verify.PEERS)

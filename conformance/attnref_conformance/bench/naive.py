@@ -14,6 +14,8 @@ COPIES = 4
 
 def prepare(w: AnyWorkload) -> Passes | Absent:
     """Return the passes of a workload, unless its scores do not fit into memory."""
+    if w.dtype not in ("float32", "float64"):
+        return Absent("multiplies no half precision")
     if isinstance(w, Workload) and w.softcap is not None:
         return Absent("no soft cap")
     needed, free = COPIES * 4 * w.call.all_pairs, free_memory()

@@ -20,8 +20,9 @@ from attnref_conformance.profiles import Arithmetic
 ROWS = 64
 """Queries at each end."""
 
-PEERS = 4.0
-"""How many times our limit a peer may be off: it never promised ours."""
+PEERS = 32.0
+"""How many times its limit a peer may be off: it promised none, and some round the scores
+to half precision. Who leaves out a mask or a scale is off by more."""
 
 Read = Callable[[Any], np.ndarray]
 

@@ -78,8 +78,11 @@ def roofline(run: Run) -> str:
     peers = [(row, _point(row, row.best_peer)) for row in timed if row.best_peer]
     copy, product = run.ceilings.get("copy"), run.ceilings.get("product")
     all_points = [*mine, *(p for _, p in peers)]
-    heights = [(all_points[0][0], y) for y in (product,) if y]
-    axes = Axes.around([*all_points, *heights])
+    if product:
+        # A tenth below the ridge, so that both roofs are seen.
+        ridge = product / copy if copy else all_points[0][0]
+        all_points += [(ridge / 10, product / 10), (ridge, product)] if copy else [(ridge, product)]
+    axes = Axes.around(all_points)
     tables = list(dict.fromkeys(row.table for row in timed))
     parts = [axes.grid(_power, _power), _roof(axes, copy, product)]
     for row, point in peers:
