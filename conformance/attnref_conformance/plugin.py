@@ -7,7 +7,6 @@ when all trials have ended, and is told below them.
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,13 +35,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--attnref-draw", type=int, default=0, metavar="N", help="N drawn problems after the cases"
     )
     group.addoption("--attnref-seed", type=int, default=0, metavar="S", help="draw others")
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave the benchmarks to whoever names them: they judge nothing."""
-    bench = Path(__file__).with_name("bench")
-    named = any("bench" in str(argument) for argument in config.args)
-    return True if collection_path == bench and not named else None
 
 
 _misused = pytest.StashKey[str]()

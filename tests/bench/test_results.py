@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from attnref_conformance.bench import results
 from attnref_conformance.bench.device import page as device_page
+from attnref_conformance.bench.page import plots
 from attnref_conformance.bench.results import Run, Timing
 
 from . import made
@@ -115,3 +116,10 @@ def test_few_samples_have_ends_for_quartiles() -> None:
     """Three are what files from before have."""
     assert (1.0, 2.0, 3.0) == Timing((1.0, 2.0, 3.0)).quartiles
     assert (1.25, 2.5, 3.75) == Timing((1.0, 2.0, 3.0, 4.0)).quartiles
+
+
+def test_the_committed_figure_is_of_the_committed_results() -> None:
+    """Nothing is drawn by hand."""
+    run = results.read(DOCS / "attention-h100.json")
+    drawn = (DOCS / "attention-h100-roofline.svg").read_text("utf-8")
+    assert drawn == plots.alone(plots.roofline(run))

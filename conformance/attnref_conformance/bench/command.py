@@ -103,11 +103,11 @@ def _bench(said: argparse.Namespace) -> int:
     device = said.device or _device(backend)
     size = said.size or ("datacentre" if device == "cuda" else "laptop")
     chosen = [*_chosen(said, size)]
+    if not chosen and (said.row is not None or HOST not in (said.table or TABLES)):
+        raise CannotBench(f"no row of {', '.join(said.table or TABLES)} is like {said.row!r}")
     if said.list:
         print("\n".join(f"{table}: {w.name}" for table, w in chosen))  # noqa: T201
         return 0
-    if not chosen and HOST not in (said.table or TABLES):
-        raise CannotBench(f"no row of {', '.join(said.table or TABLES)} is like {said.row!r}")
     if machine.pinned() and not said.keep_pins:
         return _again(machine.pinned(), machine.unpinned())
     run = _Session(said, backend, device, size).run(chosen)
