@@ -21,13 +21,14 @@ def prepare(w: Workload) -> Passes:
         )  # fmt: skip
         return out.swapaxes(1, 2)
 
-    def back(x: dict[str, Any], dout: Any) -> Any:
+    def pulled(x: dict[str, Any]) -> Any:
+        """Return the result and the function back, whose residuals are arrays."""
         floats = {n: y for n, y in x.items() if n != "kv_lens"}
         rest = {n: y for n, y in x.items() if n == "kv_lens"}
-        _, pull = jax.vjp(lambda y: attend({**y, **rest}), floats)
-        return pull(dout)[0]
+        return jax.vjp(lambda y: attend({**y, **rest}), floats)
 
-    run, run_back = jax.jit(attend), jax.jit(back)
+    run, run_pulled = jax.jit(attend), jax.jit(pulled)
+    run_back = jax.jit(lambda pull, dout: pull(dout)[0])
 
     def take(given: Given) -> tuple[dict[str, Any], Any]:
         arrays = {n: jax.numpy.asarray(x) for n, x in given.items()}
@@ -37,7 +38,8 @@ def prepare(w: Workload) -> Passes:
         return run(x[0]).block_until_ready()
 
     def record(x: Any) -> tuple[Any, Any, Any]:
-        return forward(x), None, x
+        out, pull = jax.block_until_ready(run_pulled(x[0]))
+        return out, None, (pull, x[1])
 
     def backward(state: Any) -> tuple[Any, ...]:
         found = jax.block_until_ready(run_back(*state))

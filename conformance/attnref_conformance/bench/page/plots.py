@@ -11,7 +11,7 @@ from attnref_conformance.bench.page import told
 from attnref_conformance.bench.results import Row, Run
 
 WIDTH, HEIGHT = 420, 270
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 38
+LEFT, RIGHT, TOP, BOTTOM = 54, 24, 12, 38
 COLOURS = 6
 
 
@@ -190,7 +190,7 @@ def _figure(title: str, body: str, below: str, beside: str, names: Sequence[str]
         HEIGHT + 28,
     )
     for n, name in enumerate(names):
-        width = 16 + 5.6 * len(name)
+        width = 22 + 5.8 * len(name)
         if across + width > WIDTH and across > LEFT:
             across, down = float(LEFT), down + 15
         dot = f'<circle class="dot s{n % COLOURS}" cx="{across + 4:.1f}" cy="{down - 3.5:.1f}" r="3.2"/>'
