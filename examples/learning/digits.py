@@ -16,8 +16,6 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch.nn.functional import cross_entropy
 
 from attnref.models import Config, SwinConfig, ViTConfig, forward, initialise
@@ -54,6 +52,9 @@ class Digits:
 
 def load() -> Digits:
     """Load the digits, split once and for all."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     pixels = (digits.images[..., None] / 8 - 1).astype(np.float32)
     x, x_test, y, y_test = train_test_split(
