@@ -1,6 +1,6 @@
 """Draw the learning curves of the other scripts here into a picture.
 
-    python examples/learning/curves.py docs/images/learning.png vit.json swin.json block.json zen.json
+    python examples/learning/curves.py docs/images/learning.png digits.json block.json zen.json
 
 Needs matplotlib. One panel for each model; one line for each backend and seed.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  # after the choice of where to draw
+from matplotlib import pyplot as plt
 
 TITLES = {"vit": "ViT", "swin": "Swin", "one block": "one block, plain NumPy", "zen": "GPT-2"}
 COLOURS = {"reference": "#1b1b1b", "numpy": "#d1495b", "torch": "#2e86ab"}

@@ -6,7 +6,7 @@ from types import MappingProxyType
 import pytest
 
 from attnref import cli
-from attnref.models import PRESETS, presets
+from attnref.models import MINIATURES, PRESETS, presets
 
 from .drawn import SMALL
 
@@ -52,6 +52,15 @@ def test_backends_are_compared_on_a_random_model(name, capsys):
     assert "on numpy and reference: " in page
 
 
+@pytest.mark.parametrize("device", [[], ["--device", "cpu"]], ids=["arrays", "tensors"])
+def test_without_a_name_a_small_model_of_every_kind_is_compared(device, capsys):
+    """One line each, in NumPy or in torch."""
+    lines = said(["--compare", "torch", "reference", *device], capsys)[0].splitlines()
+
+    assert list(MINIATURES) == [line.split()[0] for line in lines]
+    assert all("no call is past its limit" in line for line in lines)
+
+
 @pytest.mark.usefixtures("small")
 def test_backends_that_part_give_the_status_one(capsys, monkeypatch):
     """Scripts can tell."""
@@ -75,7 +84,10 @@ WRONG = {
         ["conv", "--compare", "numpy", "cudnn"],
         "no backend is called 'cudnn'.",
     ),
-    "no model to compare on": (["--compare", "numpy", "torch"], "--compare needs a model"),
+    "a device that is not there": (
+        ["conv", "--compare", "numpy", "torch", "--device", "nowhere"],
+        "no torch tensor on nowhere: ",
+    ),
     "a model too large to draw": (
         ["vit-22b", "--compare", "numpy", "torch"],
         "the model has 21,756,703,720 parameters; more than 2,000,000,000 are not drawn.",
