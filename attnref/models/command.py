@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from attnref.arrays import Array
+from attnref.backend import Backend
 from attnref.errors import AttnrefError
 from attnref.models.comparing import Comparison, compare
 from attnref.models.configurations import BERTConfig, Config, GPT2Config
@@ -25,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare",
         nargs=2,
         metavar="BACKEND",
-        help="run it with random weights on both, and say where they part; without a name, "
-        "a small model of every kind",
+        help="run it with random weights on both (names, or module:object) and say where they "
+        "part; without a name, a small model of every kind",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the weights; default: 0")
     parser.add_argument("--device", help="compare on torch tensors there, e.g. cuda")
@@ -46,11 +47,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     known: Mapping[str, Config] = MINIATURES
     if arguments.name is not None:
         known = {arguments.name: preset(arguments.name)}
+    resolve = import_module("attnref_conformance.suite").resolve
+    a, b = (resolve(name) for name in arguments.compare)
     parted = False
     for name, config in known.items():
-        found = compare_at_random(
-            config, *arguments.compare, seed=arguments.seed, device=arguments.device
-        )
+        found = compare_at_random(config, a, b, seed=arguments.seed, device=arguments.device)
         page = str(found)
         print(page if arguments.name else f"{name:<10}{page.splitlines()[0]}")  # noqa: T201
         parted |= found.first is not None
@@ -101,7 +102,7 @@ def parameter_table(config: Config) -> str:
 
 
 def compare_at_random(
-    config: Config, a: str, b: str, *, seed: int = 0, device: str | None = None
+    config: Config, a: Backend, b: Backend, *, seed: int = 0, device: str | None = None
 ) -> Comparison:
     """Compare two backends on a model with random weights and a random question."""
     if count(config) > LARGEST:

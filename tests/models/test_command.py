@@ -1,6 +1,5 @@
 """`attnref models`: what it prints, and the status that it returns."""
 
-from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -61,21 +60,15 @@ def test_without_a_name_a_small_model_of_every_kind_is_compared(device, capsys):
     assert all("no call is past its limit" in line for line in lines)
 
 
-@pytest.mark.usefixtures("small")
-def test_backends_that_part_give_the_status_one(capsys, monkeypatch):
-    """Scripts can tell."""
-    command = cli.import_module("attnref.models.command")
-    compared = command.compare_at_random
+def test_backends_that_part_give_the_status_one(capsys):
+    """A shift that is applied once instead of per axis is found in the first shifted layer."""
+    wrong = "attnref_conformance.faulty:windows_shifted_once"
 
-    def parted(*words, **options):
-        found = compared(*words, **options)
-        return replace(found, calls=tuple(replace(c, excess=c.excess + 2) for c in found.calls))
+    lines = said(["--compare", "numpy", wrong], capsys, status=1)[0].splitlines()
 
-    monkeypatch.setattr(command, "compare_at_random", parted)
-
-    page, _ = said(["vit", "--compare", "numpy", "reference"], capsys, status=1)
-
-    assert "they part at layer 0, head 0, in attention" in page
+    parted = [line for line in lines if "they part at layer 1, head 0, in window_attention" in line]
+    assert ["swin", "swinv2"] == [line.split()[0] for line in parted]
+    assert len(MINIATURES) == len(lines)
 
 
 WRONG = {
