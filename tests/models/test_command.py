@@ -4,7 +4,8 @@ from types import MappingProxyType
 
 import pytest
 
-from attnref import cli
+from attnref import cli, registry
+from attnref.errors import Reason
 from attnref.models import MINIATURES, PRESETS, presets
 
 from .drawn import SMALL
@@ -68,6 +69,25 @@ def test_backends_that_part_give_the_status_one(capsys):
 
     parted = [line for line in lines if "they part at layer 1, head 0, in window_attention" in line]
     assert ["swin", "swinv2"] == [line.split()[0] for line in parted]
+    assert len(MINIATURES) == len(lines)
+
+
+def test_a_model_that_a_backend_declines_is_not_run_and_the_others_are(capsys, monkeypatch):
+    """The line has the backend's reason, and the status is not zero."""
+    reference = registry.load("reference")
+
+    class Windowless(type(reference)):
+        name = "windowless"
+
+        def unsupported(self, problem):
+            return [Reason("operation", "no windows")] * (problem.operation == "window_attention")
+
+    monkeypatch.setattr(registry, "load", {"numpy": reference, "windowless": Windowless()}.get)
+
+    lines = said(["--compare", "numpy", "windowless"], capsys, status=1)[0].splitlines()
+
+    declined = [line for line in lines if "not run: windowless: no windows" in line]
+    assert ["swin", "swinv2"] == [line.split()[0] for line in declined]
     assert len(MINIATURES) == len(lines)
 
 
