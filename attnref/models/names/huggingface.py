@@ -85,7 +85,7 @@ _SPELLINGS = (
         "attention.relative_position_bias.relative_position_bias_table",
     ),
 )
-"""Files that were published before version 5 of transformers have the names on the left."""
+"""Files have the names on the left; models in memory, since version 5, those on the right."""
 
 
 def _block(ours: str, theirs: str) -> Table:
