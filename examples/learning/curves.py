@@ -13,6 +13,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter, PercentFormatter
 
 TITLES = {"vit": "ViT", "swin": "Swin", "one block": "one block, plain NumPy", "zen": "GPT-2"}
 COLOURS = {"reference": "#1b1b1b", "numpy": "#d1495b", "torch": "#2e86ab"}
@@ -40,7 +41,10 @@ def panel(axes: plt.Axes, model: str, runs: list[dict]) -> None:
     else:
         axes.axhline(0.03, color="#888888", linewidth=0.8)
         axes.text(1, 0.031, "97 % right", fontsize=8, color="#555555", va="bottom")
-        axes.set(xlabel="epoch", ylabel="share of test images misread")
+        axes.set(xlabel="epoch", ylabel="test images misread")
+        axes.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5, 1.0], minor=False)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False, fontsize=9)
 
 

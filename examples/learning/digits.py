@@ -30,6 +30,7 @@ MODELS: dict[str, Config] = {
         classes=10,
     ),
 }  # fmt: skip
+EPOCHS = {"vit": 40, "swin": 24}
 BATCH = 64
 
 
@@ -114,7 +115,7 @@ def main() -> None:
     parser.add_argument("--backend", nargs="+", default=["numpy"])
     parser.add_argument("--model", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, help="default: 40 of ViT, 24 of Swin")
     parser.add_argument("--json", metavar="FILE", help="write losses and accuracies there")
     said = parser.parse_args()
     digits, runs = load(), []
@@ -122,15 +123,16 @@ def main() -> None:
         for backend in said.backend:
             ends = []
             for seed in range(said.seeds):
-                run = train(MODELS[name], digits, backend, seed=seed, epochs=said.epochs)
+                epochs = said.epochs or EPOCHS[name]
+                run = train(MODELS[name], digits, backend, seed=seed, epochs=epochs)
                 runs.append({"model": name, "backend": backend, "seed": seed, **run})
                 ends.append(run["accuracies"][-1])
             each = ", ".join(f"{x:.2%}" for x in ends)
             print(
                 f"{name} on {backend}: {np.mean(ends):.2%} of the test images ({each})", flush=True
             )
-    if said.json:
-        Path(said.json).write_text(json.dumps(runs), encoding="utf-8")
+            if said.json:
+                Path(said.json).write_text(json.dumps(runs), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -108,8 +108,8 @@ def main() -> None:
         print(text.read(ids), flush=True)
         runs.append({"model": "zen", "backend": backend, "losses": losses, "seconds": seconds,
                      "recited": text.read(ids)})  # fmt: skip
-    if said.json:
-        Path(said.json).write_text(json.dumps(runs), encoding="utf-8")
+        if said.json:
+            Path(said.json).write_text(json.dumps(runs), encoding="utf-8")
 
 
 if __name__ == "__main__":
