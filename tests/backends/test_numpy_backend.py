@@ -279,3 +279,47 @@ def test_without_threadpoolctl_heads_follow_one_another(
     backend.forward(two_heads())
     threads._pools.cache_clear()
     assert two_threads == [threading.current_thread().name] * 2
+
+
+def many_windows(scale: float = 0.25) -> Problem:
+    """Describe maps whose windows come in several chunks, the last ones at an edge."""
+    qkv, bias = random(2, 7, 9, 3, 2, 8), random(2, 9, 9)
+    return normalize.window_attention_qkv(
+        qkv.astype(np.float32),
+        window=3,
+        shift=1,
+        bias=bias.astype(np.float32),
+        scale=np.full(2, scale, np.float32),
+        with_lse=True,
+    )
+
+
+def test_windows_give_the_same_bits_on_any_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Chunks do not depend on threads, and what they share is added up in their order."""
+    monkeypatch.setattr(lattice, "ELEMENTS", 500)
+    assert len(lattice.chunks(many_windows())) > 4
+    alone = both_ways(many_windows())
+    monkeypatch.setattr(threads, "WORTH", 0)
+    monkeypatch.setattr(threads, "_cores", lambda: 3)
+    for x, y in zip(alone, both_ways(many_windows()), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_windows_of_mild_and_of_wild_scores_agree_with_the_specification() -> None:
+    """Mild ones need no maximum; wild ones, and values that are not finite, take the long way."""
+    for scale in (0.25, 300.0):
+        problem = many_windows(scale)
+        got = backend.forward(problem)
+        want = attnref.window_attention_qkv_with_lse(
+            problem.qkv, window=3, shift=1, bias=problem.bias, scale=problem.scale,
+            backend="reference",
+        )  # fmt: skip
+        np.testing.assert_allclose(got.out, want.out, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(got.lse, want.lse, rtol=2e-5, atol=2e-6)
+    problem = many_windows()
+    problem.v[0, 0, 0] = np.inf
+    out = backend.forward(problem).out
+    assert np.isnan(out[0, 0, 0]).all()
+    assert np.isfinite(out[1]).all()
