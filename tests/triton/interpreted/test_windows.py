@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attnref_triton import backend
 from attnref_triton.windows import runs_of
 
 import attnref
+from attnref import normalize
 from attnref.spec import windows as spec
 
 H, D, DV = 2, 16, 8
@@ -104,3 +106,17 @@ def test_windows_of_a_run_hide_the_same_pairs(extent: int, window: int) -> None:
         for first, count in runs:
             assert (real[first : first + count] == real[first]).all()
             assert (across[first : first + count] == across[first]).all()
+
+
+def test_what_tiles_do_not_hold_is_declined() -> None:
+    """With the number that was asked for and the one that is possible."""
+    wide = tensor(1, 4, 4, 1, 264)
+    long = tensor(1, 200, 1, 8)
+    declined = {
+        "D = 264 exceeds 256": normalize.window_attention(wide, wide, wide, window=2),
+        "a window of 20000 tokens exceeds 16384": normalize.window_attention(
+            long, long, long, window=20000
+        ),
+    }
+    for reason, problem in declined.items():
+        assert reason in [str(r) for r in backend.unsupported(problem)]
