@@ -10,15 +10,12 @@ from attnref.problem import Result, WindowProblem
 
 from .lattice import Chunk, chunks
 from .precision import compute_dtype, number, widened, zeros
-from .rows import LOG2E, Finished, Values, finish
+from .rows import LOG2E, MILD, Finished, Values, finish
 from .scores import scored
 from .threads import spread
 
 MODERATE = 1e30
 """What is added to scores may be multiplied by log2 e up to here."""
-
-MILD = 60.0
-"""Binary scores up to here need no maximum taken off: their powers are ordinary numbers."""
 
 
 class Gathered(NamedTuple):

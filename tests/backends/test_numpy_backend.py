@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 from attnref_numpy import attention as numpy_attention
-from attnref_numpy import backend, blocks, gradients, lattice, scores, threads
+from attnref_numpy import backend, blocks, gradients, lattice, mild, scores, threads
 
 import attnref
 from attnref import normalize
@@ -52,7 +52,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     modules: tuple[ModuleType, ...] = (numpy_attention, gradients, lattice)
     for module in modules:
         monkeypatch.setattr(module, "ELEMENTS", 40)
-    monkeypatch.setattr(blocks, "ROWS", 3)
+    for module in (blocks, numpy_attention):
+        monkeypatch.setattr(module, "ROWS", 3)
+    monkeypatch.setattr(mild, "KEYS", 4)
 
 
 @pytest.fixture
@@ -64,8 +66,13 @@ def seen_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         shapes.append(s.shape)
         return original(s, *args)
 
-    original = scores.scored
+    def noted_tile(p: np.ndarray, *args: Any) -> None:
+        shapes.append(p.shape)
+        hide(p, *args)
+
+    original, hide = scores.scored, mild._hide
     monkeypatch.setattr(scores, "scored", noted)
+    monkeypatch.setattr(mild, "_hide", noted_tile)
     return shapes
 
 
@@ -86,6 +93,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bias by row": {"bias": random(2, 23, 1)},
     "bias by key": {"bias": random(1, 31), "softcap": 2.0},
     "sinks": {"sinks": random(2), "window": (0, 0), "q_offset": 20},
+    "wild": {"scale": 40.0, "causal": True, "q_offset": "end"},
+    "wild sinks": {"sinks": 100 * random(2), "mask": random(23, 31) > 1},
 }
 
 
@@ -279,6 +288,27 @@ def test_without_threadpoolctl_heads_follow_one_another(
     backend.forward(two_heads())
     threads._pools.cache_clear()
     assert two_threads == [threading.current_thread().name] * 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask": np.eye(9, dtype=bool)[::-1]},
+        {"causal": True},
+        {"window": (0, 0)},
+        {"mask": np.arange(9) == 4},
+        {"window": (0, 2), "mask": np.tile(np.arange(9) < 2, (9, 1))},
+    ],
+    ids=["a-mask", "causal", "a-window", "one-key", "both"],
+)
+def test_a_row_that_sees_one_key_has_its_value(options: dict[str, Any]) -> None:
+    """To the bit, though nothing makes its weight a one before the product (A6)."""
+    q, k, v = (random(1, 2, 9, 16).astype(np.float32) * n for n in (1, 1.7, 0.9))
+    out = attnref.attention(q, k, v, backend=backend, **options)
+    exact = attnref.attention(*map(np.float64, (q, k, v)), backend="reference", **options)
+    ones = np.isin(exact, v)
+    assert ones.any()
+    np.testing.assert_array_equal(out[ones], exact[ones].astype(np.float32))
 
 
 def many_windows(scale: float = 0.25) -> Problem:
