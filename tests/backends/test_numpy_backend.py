@@ -337,6 +337,22 @@ def test_windows_give_the_same_bits_on_any_number_of_threads(
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["a-bias-each", "one-bias"])
+def test_gradients_are_the_same_bits_on_any_number_of_threads(
+    own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads that share a bias or sinks add to them one after another."""
+    q, k = (random(2, heads, 20, 8).astype(np.float32) for heads in (4, 2))
+    bias = random(*((2, 4) if own else (1, 1)), 20, 20).astype(np.float32)
+    sinks = None if own else random(4).astype(np.float32)
+    problem = normalize.attention(q, k, k, bias=bias, sinks=sinks, with_lse=True)
+    alone = both_ways(problem)
+    monkeypatch.setattr(threads, "WORTH", 1)
+    monkeypatch.setattr(threads, "_cores", lambda: 3)
+    for x, y in zip(alone, both_ways(problem), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
 def test_windows_of_mild_and_of_wild_scores_agree_with_the_specification() -> None:
     """Mild ones need no maximum; wild ones, and values that are not finite, take the long way."""
     for scale, limit in ((0.25, 2e-6), (30.0, 2e-4)):
