@@ -92,12 +92,14 @@ def attend(
     k: Float[Tensor, "B *G HD"],
     v: Float[Tensor, "B *G HD"],
     heads: int,
+    *,
+    masked: int = 1,
     **options: Any,
 ) -> Float[Tensor, "B *G HD"]:
-    """Attend inside the windows of three projections."""
+    """Attend inside the windows of three projections; some add the mask more than once."""
     q, k, v = (x.unflatten(-1, (heads, -1)) for x in (q, k, v))
     with _own_precision(v):
-        out = attnref.window_attention(q, k, v, **{"wrap_bias": WRAP_BIAS, **options})
+        out = attnref.window_attention(q, k, v, wrap_bias=masked * WRAP_BIAS, **options)
     return out.flatten(-2)
 
 
@@ -123,7 +125,7 @@ def _unit(x: Float[Tensor, "B *G HD"], heads: int) -> Float[Tensor, "B *G HD"]:
 def _own_precision(x: Tensor) -> AbstractContextManager[Any]:
     """Keep autocast out of a backend, which chooses its precision itself (A6)."""
     kind = x.device.type
-    if torch.is_autocast_enabled(kind):
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return nullcontext()
 

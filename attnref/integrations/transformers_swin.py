@@ -17,7 +17,6 @@ from transformers.models.swin import modeling_swin
 from transformers.models.swinv2 import modeling_swinv2
 
 from attnref.integrations.maps import (
-    WRAP_BIAS,
     attend,
     attend_by_cosine,
     continuous_bias,
@@ -161,7 +160,7 @@ class LayerV2(_Layer, modeling_swinv2.Swinv2Layer):
             heads,
             logit_scale=attention.logit_scale,
             bias=continuous_bias(table.view(-1, heads), attention.relative_position_index),
-            wrap_bias=2 * WRAP_BIAS,
+            masked=2,
             **self._cut(),
         )
         return self.attention.output(cropped(out, G), x)
