@@ -9,6 +9,7 @@ The libraries are never imported for their own sake: a model that is there has a
 loaded the one that it is from.
 """
 
-from attnref.integrations.replacing import Report, accelerate, restore
+from attnref.integrations.replacing import accelerate, restore
+from attnref.integrations.report import Report
 
 __all__ = ["Report", "accelerate", "restore"]

@@ -15,7 +15,7 @@ is left between them is `attnref.window_attention`. Three things remain to be ke
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Float, Integer
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import attnref
+from attnref.backend import Backend
 
 WRAP_BIAS = -100.0
 """What Swin code adds to wrapped pairs."""
@@ -32,6 +33,14 @@ LOUDEST = math.log(100.0)
 
 Extents = Sequence[int]
 """One number per spatial axis."""
+
+
+class Cut(TypedDict):
+    """How a module cuts its map, and what runs the call."""
+
+    window: tuple[int, ...]
+    shift: tuple[int, ...]
+    backend: str | Backend | None
 
 
 def covered(G: Extents, window: Extents, shift: Extents) -> bool:

@@ -1,7 +1,7 @@
 """What the class of a replaced module adds to the library's own class."""
 
 from operator import attrgetter
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +10,9 @@ from attnref.backend import Backend
 from attnref.errors import Reason
 from attnref.integrations.sources import Prints, unknown
 
-if TYPE_CHECKING:
-    Module = nn.Module
-else:
-    Module = object
 
-
-class Replaced(Module):
-    """Mixed into a library's class, it makes the class of a replaced module.
+class Replaced(nn.Module):
+    """Put before a library's class, it makes the class of a replaced module.
 
     A replaced module changes its class and nothing else, so that its weights, names and
     hooks stay where they are, and copies and pickles of it are of the same class.

@@ -53,7 +53,7 @@ def unknown(prints: Prints) -> list[str]:
 class _Bare(ast.NodeTransformer):
     """Takes away what means nothing when a function runs."""
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802  # ast's name
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # ast's name
         self.generic_visit(node)
         node.returns = None
         if ast.get_docstring(node) is not None:

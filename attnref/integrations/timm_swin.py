@@ -6,7 +6,7 @@ and so was the mask, unless the model takes maps of any size. timm rolls a map b
 pads it.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attnref.integrations.maps import (
+    Cut,
     attend_by_cosine,
     attend_packed,
     continuous_bias,
@@ -46,7 +47,7 @@ class _Block(Replaced):
         )
         return any(shift) and (not fits or covered(G, window, shift))
 
-    def _cut(self) -> dict[str, Any]:
+    def _cut(self) -> Cut:
         return {
             "window": tuple(self.window_size),
             "shift": tuple(self.shift_size),
@@ -100,10 +101,13 @@ class BlockV2(_Block, swin_transformer_v2.SwinTransformerV2Block):
         if self._is_timms(x, self.input_resolution):
             return super()._attn(x)
         attn, G = self.attn, x.shape[1:3]
-        qkv = self._projected(padded(x, self.window_size, rolled=self.shift_size))
+        x = self._projected(padded(x, self.window_size, rolled=self.shift_size))
+        q, k, v = x.chunk(3, dim=-1)
         table = attn.cpb_mlp(attn.relative_coords_table).view(-1, attn.num_heads)
         x = attend_by_cosine(
-            *qkv.chunk(3, dim=-1),
+            q,
+            k,
+            v,
             attn.num_heads,
             logit_scale=attn.logit_scale,
             bias=continuous_bias(table, attn.relative_position_index),
@@ -141,9 +145,11 @@ class BlockV2Cr(_Block, swin_transformer_v2_cr.SwinTransformerV2CrBlock):
         if self._is_timms(x, self.feat_size):
             return super()._shifted_window_attn(x)
         attn, G = self.attn, x.shape[1:3]
-        qkv = attn.qkv(padded(x, self.window_size, rolled=self.shift_size))
+        q, k, v = attn.qkv(padded(x, self.window_size, rolled=self.shift_size)).chunk(3, dim=-1)
         x = attend_by_cosine(
-            *qkv.chunk(3, dim=-1),
+            q,
+            k,
+            v,
             attn.num_heads,
             logit_scale=attn.logit_scale,
             bias=attn._relative_positional_encodings().squeeze(0),  # noqa: SLF001

@@ -5,7 +5,7 @@ is dropped on each axis that one window covers. On images the window stays as it
 on videos it shrinks to the map, and the table of biases is read for the smaller window.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +14,7 @@ from torchvision.models import swin_transformer
 from torchvision.models.video import swin_transformer as video
 
 from attnref.integrations.maps import (
+    Cut,
     Extents,
     attend_by_cosine,
     attend_packed,
@@ -40,7 +41,7 @@ class _Attention(Replaced):
         x = functional.linear(cropped(x, G), self.proj.weight, self.proj.bias)
         return functional.dropout(x, p=self.dropout, training=self.training)
 
-    def _cut(self, window: Extents, shift: Extents) -> dict[str, Any]:
+    def _cut(self, window: Extents, shift: Extents) -> Cut:
         """State the cut; attnref drops the shift where torchvision does (G4)."""
         return {
             "window": tuple(window),
@@ -84,8 +85,11 @@ class AttentionV2(_Attention, swin_transformer.ShiftedWindowAttentionV2):
         """Attend inside the windows of a map."""
         if self.runs_own_code(x):
             return super().forward(x)
+        q, k, v = self._projected(x, self.window_size, self._bias()).chunk(3, dim=-1)
         out = attend_by_cosine(
-            *self._projected(x, self.window_size, self._bias()).chunk(3, dim=-1),
+            q,
+            k,
+            v,
             self.num_heads,
             logit_scale=self.logit_scale,
             bias=self.get_relative_position_bias().squeeze(0),

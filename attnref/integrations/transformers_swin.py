@@ -17,6 +17,7 @@ from transformers.models.swin import modeling_swin
 from transformers.models.swinv2 import modeling_swinv2
 
 from attnref.integrations.maps import (
+    Cut,
     attend,
     attend_by_cosine,
     continuous_bias,
@@ -45,7 +46,7 @@ class _Layer(Replaced):
         square = (self.window_size,) * 2, (self.shift_size,) * 2
         return self.runs_own_code(x) or covered(G, *square)
 
-    def _cut(self) -> dict[str, Any]:
+    def _cut(self) -> Cut:
         return {
             "window": (int(self.window_size),) * 2,
             "shift": (int(self.shift_size),) * 2,
@@ -93,7 +94,8 @@ class Layer(_Layer, modeling_swin.SwinLayer):
         config = attention.config
         weights = told.get("output_attentions", config.output_attentions)
         plain = modeling_swin.eager_attention_forward
-        runs = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, plain)
+        named = config._attn_implementation  # noqa: SLF001  # where transformers looks
+        runs = ALL_ATTENTION_FUNCTIONS.get_interface(named, plain)
         return (
             bool(weights)
             or not UNDERSTOOD.issuperset(told)
@@ -150,7 +152,11 @@ class LayerV2(_Layer, modeling_swinv2.Swinv2Layer):
         return (x + self.drop_path(self.layernorm_after(y)),)
 
     def _attended(self, x: Map) -> Map:
-        attention, heads, G = self.attention.self, self.attention.self.num_attention_heads, x.shape[1:3]
+        attention, heads, G = (
+            self.attention.self,
+            self.attention.self.num_attention_heads,
+            x.shape[1:3],
+        )
         whole = padded(x, (self.window_size,) * 2)
         table = attention.continuous_position_bias_mlp(attention.relative_coords_table)
         out = attend_by_cosine(

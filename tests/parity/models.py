@@ -18,19 +18,20 @@ Extents = tuple[int, ...]
 Make = Callable[..., nn.Module]
 
 PATCH = 2
+CLASSES = 40
 
 
 def _timm(name: str) -> Make:
-    def make(grid: Extents, window: int, depths: Extents, **options: Any) -> nn.Module:
+    def make(grid: Extents, window: int, depths: Extents, heads: int, **options: Any) -> nn.Module:
         return timm.create_model(
             name,
             img_size=tuple(PATCH * g for g in grid),
             patch_size=PATCH,
             window_size=window,
             depths=depths,
-            num_heads=(8, 8)[: len(depths)],
+            num_heads=(heads,) * len(depths),
             embed_dim=16,
-            num_classes=5,
+            num_classes=CLASSES,
             drop_path_rate=0.1,
             **options,
         )
@@ -39,32 +40,38 @@ def _timm(name: str) -> Make:
 
 
 def _torchvision(**kinds: Any) -> Make:
-    def make(_: Extents, window: int, depths: Extents, **options: Any) -> nn.Module:
+    def make(_: Extents, window: int, depths: Extents, heads: int, **options: Any) -> nn.Module:
         return swin_transformer.SwinTransformer(
-            [PATCH, PATCH], 16, list(depths), [8, 8][: len(depths)], [window, window],
-            num_classes=5, **kinds, **options,
+            [PATCH, PATCH], 16, list(depths), [heads] * len(depths), [window, window],
+            num_classes=CLASSES, **kinds, **options,
         )  # fmt: skip
 
     return make
 
 
-def _video(grid: Extents, window: int, depths: Extents, **options: Any) -> nn.Module:
+def _video(grid: Extents, window: int, depths: Extents, heads: int, **options: Any) -> nn.Module:
     frames = [1] * (3 - len(grid)) + [2] * (len(grid) - 2)
     patches = [*frames, PATCH, PATCH]
     return SwinTransformer3d(
-        patches, 16, list(depths), [8, 8][: len(depths)], [2, window, window], num_classes=5, **options
+        patches,
+        16,
+        list(depths),
+        [heads] * len(depths),
+        [2, window, window],
+        num_classes=CLASSES,
+        **options,
     )
 
 
 def _transformers(config: type, model: type) -> Make:
-    def make(grid: Extents, window: int, depths: Extents, **options: Any) -> nn.Module:
+    def make(grid: Extents, window: int, depths: Extents, heads: int, **options: Any) -> nn.Module:
         return model(
             config(
                 image_size=tuple(PATCH * g for g in grid),
                 patch_size=PATCH,
                 window_size=window,
                 depths=list(depths),
-                num_heads=[8, 8][: len(depths)],
+                num_heads=[heads] * len(depths),
                 embed_dim=16,
                 drop_path_rate=0.1,
                 attn_implementation=options.pop("attention", None),
@@ -116,7 +123,9 @@ def made(
     """Make a model with random weights, and a batch of two for a grid of tokens."""
     torch.manual_seed(0)
     depths = (2,) * len(stages(name, grid, window))
-    model = MODELS[name](grid, window, **{"depths": depths, **options})
+    # Two channels per head let cosines reach -1 and 1.
+    heads = 8 if loud else 2
+    model = MODELS[name](grid, window, **{"depths": depths, "heads": heads, **options})
     for parameter_name, parameter in model.named_parameters():
         _draw(parameter_name, parameter.data, loud=loud)
     frames = (4,) if "video" in name else ()
@@ -133,7 +142,9 @@ def _draw(name: str, values: Tensor, *, loud: bool) -> None:
         scales = torch.linspace(4.0, 5.0, values.numel()) if loud else torch.ones(values.numel())
         values.copy_(scales.reshape(values.shape))
     elif values.ndim > 1:
-        values.normal_(std=values[0].numel() ** -0.5)
+        # Continuous biases are 16 at most, and loud ones are that or nothing.
+        gain = 10.0 if loud and name.endswith(("cpb_mlp.2.weight", "bias_mlp.2.weight")) else 1.0
+        values.normal_(std=gain * values[0].numel() ** -0.5)
     elif name.endswith("weight"):
         values.normal_(mean=1.0, std=0.1)
     else:

@@ -120,7 +120,7 @@ def test_copies_and_pickles_attend_likewise(name: str) -> None:
 @pytest.mark.parametrize("name", list(MODELS))
 def test_weights_that_are_loaded_later_count(name: str) -> None:
     """Nothing of the weights is kept elsewhere."""
-    model, x = made(name, (8, 8), 4)
+    model, x = made(name, (8, 8), 4, heads=8)
     accelerate(model, backend="torch")
     output(model, x)
     other, _ = made(name, (8, 8), 4, loud=True)
@@ -144,7 +144,7 @@ def test_half_precision_errs_no_more_than_the_model_does(name: str, dtype: torch
     theirs = output(half, x)
 
     assert dtype == ours.dtype
-    assert (ours - exact).norm() <= 2 * (theirs - exact).norm()
+    assert (ours - exact).norm() <= 1.5 * (theirs - exact).norm()
 
 
 @pytest.mark.parametrize("name", list(MODELS))
@@ -159,7 +159,7 @@ def test_autocast_gives_what_it_gave(name: str) -> None:
         ours = outcome(model, x)["output"]
 
     assert theirs.dtype == ours.dtype
-    assert (ours - exact).norm() <= 2 * (theirs - exact).norm()
+    assert (ours - exact).norm() <= 1.5 * (theirs - exact).norm()
 
 
 def test_a_model_without_window_attention_is_refused() -> None:
