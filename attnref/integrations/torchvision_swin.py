@@ -115,6 +115,9 @@ class Attention3d(_Attention, video.ShiftedWindowAttention3d):
     sources: ClassVar[Prints] = {
         replaces.forward: frozenset({"4799740a2352"}),
         video.shifted_window_attention_3d: frozenset({"fe7685c453eb"}),
+        video._get_window_and_shift_size: frozenset({"8ea6cd82ffc3"}),  # noqa: SLF001
+        video._compute_pad_size_3d: frozenset({"8b0179ff5c3b"}),  # noqa: SLF001
+        video._compute_attention_mask_3d: frozenset({"56b8763ab55e"}),  # noqa: SLF001
     }
 
     def forward(self, x: Map) -> Map:
