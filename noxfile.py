@@ -170,7 +170,6 @@ def parity(session: nox.Session, held: str) -> None:
     `minilm` is the example, against sentence-transformers. `swin` is `attnref.integrations`,
     against the models of timm, torchvision and transformers, in an environment of its own;
     it also asks for the coverage of that package, which `tests` cannot load.
-    The models at their published sizes: `nox -s "parity(swin)" -- --full`.
     """
     install(session, "numpy", "torch", requirements=tuple(group(f"parity-{held}")))
     if held == "minilm":
