@@ -163,7 +163,7 @@ def pages(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("held", ["minilm", "swin"])
+@nox.parametrize("held", [nox.param(name, id=name) for name in ("minilm", "swin")])
 def parity(session: nox.Session, held: str) -> None:
     """Hold what imitates other libraries to those libraries: an example, and whole models.
 
