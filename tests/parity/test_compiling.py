@@ -46,3 +46,32 @@ def test_a_compiled_model_may_be_changed_afterwards() -> None:
 
     assert 2 == sum("attnref" in target for target in seen)
     torch.testing.assert_close(before, after, rtol=1e-9, atol=1e-9)
+
+
+def test_maps_of_any_size_are_compiled_no_more_often() -> None:
+    """A size that torch leaves open in the model as it was stays open."""
+    images = [
+        torch.randn(2, 3, 2 * h, 2 * w, dtype=torch.float64)
+        for h, w in [(9, 10), (14, 11), (10, 15)]
+    ]
+    found: dict[bool, list[torch.Tensor]] = {}
+    counts: dict[bool, int] = {}
+    for replaced in (False, True):
+        model, _ = made("torchvision Swin", (8, 8), 4, depths=(2,))
+        if replaced:
+            accelerate(model, backend="torch")
+        graphs: list[torch.fx.GraphModule] = []
+
+        def count(
+            graph: torch.fx.GraphModule, _: object, graphs: list[torch.fx.GraphModule] = graphs
+        ) -> torch.fx.GraphModule:
+            graphs.append(graph)
+            return graph
+
+        torch._dynamo.reset()
+        model.compile(backend=count, fullgraph=True, dynamic=True)
+        found[replaced] = [output(model, x) for x in images]
+        counts[replaced] = len(graphs)
+
+    torch.testing.assert_close(found[False], found[True], rtol=1e-9, atol=1e-9)
+    assert counts[True] <= counts[False]
