@@ -14,7 +14,6 @@ is left between them is `attnref.window_attention`. Three things remain to be ke
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypedDict
 
 import torch
@@ -89,11 +88,8 @@ def attend_packed(
     qkv: Float[Tensor, "B *G thrice"], heads: int, **options: Any
 ) -> Float[Tensor, "B *G HD"]:
     """Attend inside the windows of a packed projection, whose last axis is `3 H D`."""
-    with _own_precision(qkv):
-        out = attnref.window_attention_qkv(
-            qkv.unflatten(-1, (3, heads, -1)), wrap_bias=WRAP_BIAS, **options
-        )
-    return out.flatten(-2)
+    packed = qkv.unflatten(-1, (3, heads, -1))
+    return attnref.window_attention_qkv(packed, wrap_bias=WRAP_BIAS, **options).flatten(-2)
 
 
 def attend(
@@ -107,8 +103,7 @@ def attend(
 ) -> Float[Tensor, "B *G HD"]:
     """Attend inside the windows of three projections; some add the mask more than once."""
     q, k, v = (x.unflatten(-1, (heads, -1)) for x in (q, k, v))
-    with _own_precision(v):
-        out = attnref.window_attention(q, k, v, wrap_bias=masked * WRAP_BIAS, **options)
+    out = attnref.window_attention(q, k, v, wrap_bias=masked * WRAP_BIAS, **options)
     return out.flatten(-2)
 
 
@@ -129,14 +124,6 @@ def attend_by_cosine(
 
 def _unit(x: Float[Tensor, "B *G HD"], heads: int) -> Float[Tensor, "B *G HD"]:
     return functional.normalize(x.unflatten(-1, (heads, -1)), dim=-1).flatten(-2)
-
-
-def _own_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """Keep autocast out of a backend, which chooses its precision itself (A6)."""
-    kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()
 
 
 def continuous_bias(
