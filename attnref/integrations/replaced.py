@@ -60,13 +60,11 @@ def against(module: nn.Module, becomes: type[Replaced]) -> Reason | None:
         return Reason("forward", "its forward was replaced by something else already")
     for name, kind in becomes.parts.items():
         part = attrgetter(name)(module)
-        if type(part) is not kind or "forward" in vars(part):
-            return Reason(
-                "part",
-                f"{name} is {type(part).__name__} with a forward of its own, where "
-                f"{kind.__name__} was expected",
-                field=name,
-            )
+        if type(part) is not kind:
+            fact = f"{name} is a {type(part).__name__} and would be passed by as a {kind.__name__}"
+            return Reason("part", fact, field=name)
+        if "forward" in vars(part):
+            return Reason("part", f"the forward of {name} was replaced already", field=name)
     return None
 
 

@@ -42,7 +42,7 @@ class _Block(Replaced):
         if self.runs_own_code(x):
             return True
         G, window, shift = x.shape[1:3], self.window_size, self.shift_size
-        fits = self.dynamic_mask or all(
+        fits = getattr(self, "dynamic_mask", False) or all(
             -(-g // w) == -(-f // w) for g, w, f in zip(G, window, foreseen, strict=True)
         )
         return any(shift) and (not fits or covered(G, window, shift))

@@ -215,8 +215,14 @@ def test_a_subclass_is_kept() -> None:
     )
 
 
-@pytest.mark.parametrize("how", ["class", "forward"])
-def test_a_block_with_a_part_of_ones_own_is_kept(how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("class", "attn.softmax is a LogSoftmax and would be passed by as a Softmax"),
+        ("forward", "the forward of attn.softmax was replaced already"),
+    ],
+)
+def test_a_block_with_a_part_of_ones_own_is_kept(how: str, sentence: str) -> None:
     """Replacing the block would pass the part by."""
     model, _ = made("timm Swin", (8, 8), 4)
     attn = model.layers[0].blocks[0].attn
@@ -226,7 +232,7 @@ def test_a_block_with_a_part_of_ones_own_is_kept(how: str) -> None:
         attn.softmax.forward = lambda x: x
     (reason,) = accelerate(model).kept.values()
 
-    assert ("part", "attn.softmax") == (reason.code, reason.field)
+    assert ("part", "attn.softmax", sentence) == (reason.code, reason.field, str(reason))
 
 
 def test_code_that_was_not_compared_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
