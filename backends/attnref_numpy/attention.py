@@ -10,6 +10,7 @@ from jaxtyping import Float
 from attnref.problem import AttentionProblem, Result, VarlenProblem
 
 from .blocks import Block, blocks, room_for, stacked
+from .mild import ROWS, attend_mildly, is_mild
 from .precision import compute_dtype, ready, zeros
 from .rows import LOG2E, Finished, finish
 from .scores import head_scores
@@ -44,10 +45,13 @@ def attend(
     lse: Float[np.ndarray, "group Sq"],
 ) -> None:
     """Write the rows of one head."""
+    if is_mild(head):
+        for block in blocks(head, ROWS * len(head.k)):
+            out[:, block.rows], lse[:, block.rows] = attend_mildly(head, block)
+        return
     room = room_for(head, ELEMENTS)
     for block in blocks(head, ELEMENTS):
-        finished = attend_block(head, block, room)
-        out[:, block.rows], lse[:, block.rows] = finished
+        out[:, block.rows], lse[:, block.rows] = attend_block(head, block, room)
 
 
 def attend_block(head: Head, block: Block, room: Float[np.ndarray, " room"]) -> Finished:

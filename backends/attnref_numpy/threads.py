@@ -18,25 +18,25 @@ import numpy as np
 WORTH = 2**21
 """Scores from which on threads are worth waking."""
 
-T = TypeVar("T")
+T, R = TypeVar("T"), TypeVar("R")
 
 
-def spread(work: Callable[[T], None], units: Iterable[T], scores: int) -> None:
-    """Do every unit of some work that holds so many scores in all, in any order."""
+def spread(work: Callable[[T], R], units: Iterable[T], scores: int) -> list[R]:
+    """Do every unit of some work that holds so many scores in all, in any order.
+
+    Results come in the order of the units, so that sums of them do not depend on threads.
+    """
     units = list(units)
     cores, pools = _cores(), _pools()
     if pools is None or cores == 1 or len(units) == 1 or scores < WORTH:
-        for unit in units:
-            work(unit)
-        return
+        return [work(unit) for unit in units]
 
-    def alone(unit: T) -> None:
+    def alone(unit: T) -> R:
         with np.errstate(all="ignore"):  # a thread starts with the default
-            work(unit)
+            return work(unit)
 
     with pools.limit(limits=1, user_api="blas"):
-        for done in [_executor(cores).submit(alone, unit) for unit in units]:
-            done.result()
+        return [done.result() for done in [_executor(cores).submit(alone, u) for u in units]]
 
 
 def _cores() -> int:

@@ -2,12 +2,20 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attnref.backend import Reason, not_understood, refuse
-from attnref.problem import AttentionProblem, Gradients, Problem, Result, VarlenProblem
+from attnref.problem import (
+    AttentionProblem,
+    Gradients,
+    Problem,
+    Result,
+    VarlenProblem,
+    WindowProblem,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +26,9 @@ _GRADIENTS = frozenset({"gradients"})
 UNDERSTOOD = {
     "attention": _GRADIENTS | _SCORES | {"mask", "bias", "q_lens", "kv_lens"},
     "attention_varlen": _GRADIENTS | _SCORES,
+    "window_attention": _GRADIENTS
+    | {"bias", "key_mask", "shift", "wrap_bias", "scale per head", "qkv", "1-D", "2-D", "3-D"},
+    "relative_position_bias": _GRADIENTS,
     "softmax": _GRADIENTS,
     "merge": _GRADIENTS,
 }
@@ -28,6 +39,9 @@ WIDEST = 256
 
 MOST = 2**30
 """Tokens of an axis, so that positions fit into 32 bits inside a tile."""
+
+WINDOW = 2**14
+"""Tokens of a window, so that its pairs are counted in 32 bits."""
 
 OLDEST = (8, 0)
 """The first capability with the matrix products and asynchronous copies that kernels use."""
@@ -90,6 +104,13 @@ class TritonBackend:
             case VarlenProblem():
                 tokens = {"q": problem.q.shape[0], "k": problem.k.shape[0]}
                 columns = {"D": problem.q.shape[2], "Dv": problem.v.shape[2]}
+            case WindowProblem():
+                tokens = {}
+                columns = {"D": problem.q.shape[-1], "Dv": problem.v.shape[-1]}
+                N = prod(problem.window)
+                if N > WINDOW:
+                    said = f"a window of {N} tokens exceeds {WINDOW}"
+                    reasons.append(Reason("window", said, limit=WINDOW))
             case _:
                 return reasons
         reasons += [

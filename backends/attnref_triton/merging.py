@@ -10,6 +10,10 @@ for some four operations each: bound by memory, and one pass over it.
 
 Backward, with the weights `exp(lse_a - lse)`: `dout_a = w_a dout` and
 `dlse_a = w_a (dlse + dout . (out_a - out))`, one pass for both parts.
+
+Numbers of a row are columns of one from the start. Loaded as a vector, they would be brought
+from one layout to the other through shared memory, which every warp writes: with the same
+values, and yet a race to those who look for them.
 """
 
 import math
@@ -82,7 +86,7 @@ def merge_kernel(
     a, b, lse_a, lse_b, out, lse, rows, columns, LINES: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Merge `LINES` rows."""
-    r = tl.program_id(0) * LINES + tl.arange(0, LINES)
+    r = tl.program_id(0) * LINES + tl.arange(0, LINES)[:, None]
     real = r < rows
     e_a = tl.load(lse_a + r, mask=real, other=-INF)
     e_b = tl.load(lse_b + r, mask=real, other=-INF)
@@ -94,13 +98,13 @@ def merge_kernel(
     nothing = l == 0
     l = tl.where(nothing, 1.0, l)
     tl.store(lse + r, tl.where(nothing, -INF, level + tl.log2(l) * LN2), mask=real)
-    line = r.to(tl.int64)[:, None] * columns
+    line = r.to(tl.int64) * columns
     c = tl.arange(0, BLOCK)[None, :]
     for start in range(0, columns, BLOCK):
-        here = real[:, None] & (start + c < columns)
+        here = real & (start + c < columns)
         x = tl.load(a + line + start + c, mask=here, other=0.0).to(tl.float32)
         y = tl.load(b + line + start + c, mask=here, other=0.0).to(tl.float32)
-        o = (x * w_a[:, None] + y * w_b[:, None]) / l[:, None]
+        o = (x * w_a + y * w_b) / l
         tl.store(out + line + start + c, o.to(out.dtype.element_ty), mask=here)
 
 
@@ -110,25 +114,25 @@ def merge_gradient_kernel(
     LINES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Pass the gradients of `LINES` rows to both parts."""
-    r = tl.program_id(0) * LINES + tl.arange(0, LINES)
+    r = tl.program_id(0) * LINES + tl.arange(0, LINES)[:, None]
     real = r < rows
     whole = tl.load(lse + r, mask=real, other=0.0)
     w_a = share(tl.load(lse_a + r, mask=real, other=-INF), whole)
     w_b = share(tl.load(lse_b + r, mask=real, other=-INF), whole)
-    line = r.to(tl.int64)[:, None] * columns
+    line = r.to(tl.int64) * columns
     c = tl.arange(0, BLOCK)[None, :]
-    along_a = tl.zeros([LINES], tl.float32)
-    along_b = tl.zeros([LINES], tl.float32)
+    along_a = tl.zeros([LINES, 1], tl.float32)
+    along_b = tl.zeros([LINES, 1], tl.float32)
     for start in range(0, columns, BLOCK):
-        here = real[:, None] & (start + c < columns)
+        here = real & (start + c < columns)
         g = tl.load(dout + line + start + c, mask=here, other=0.0).to(tl.float32)
         o = tl.load(out + line + start + c, mask=here, other=0.0).to(tl.float32)
         x = tl.load(a + line + start + c, mask=here, other=0.0).to(tl.float32)
         y = tl.load(b + line + start + c, mask=here, other=0.0).to(tl.float32)
-        along_a += tl.sum(g * (x - o), axis=1)
-        along_b += tl.sum(g * (y - o), axis=1)
-        tl.store(da + line + start + c, (w_a[:, None] * g).to(da.dtype.element_ty), mask=here)
-        tl.store(db + line + start + c, (w_b[:, None] * g).to(db.dtype.element_ty), mask=here)
+        along_a += tl.sum(g * (x - o), axis=1, keep_dims=True)
+        along_b += tl.sum(g * (y - o), axis=1, keep_dims=True)
+        tl.store(da + line + start + c, (w_a * g).to(da.dtype.element_ty), mask=here)
+        tl.store(db + line + start + c, (w_b * g).to(db.dtype.element_ty), mask=here)
     if dlse is not None:
         given = tl.load(dlse + r, mask=real, other=0.0)
         along_a += given

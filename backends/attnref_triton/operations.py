@@ -19,9 +19,11 @@ from attnref.problem import (
     Problem,
     Result,
     SoftmaxProblem,
+    TableProblem,
     VarlenProblem,
+    WindowProblem,
 )
-from attnref_triton import attention, merging, softmax
+from attnref_triton import attention, merging, position_bias, softmax, windows
 from attnref_triton.backend import interpreted
 
 
@@ -31,6 +33,10 @@ def forward(problem: Problem, precision: str) -> Result:
         match problem:
             case AttentionProblem() | VarlenProblem():
                 return attention.forward(problem, precision)
+            case WindowProblem():
+                return windows.forward(problem, precision)
+            case TableProblem():
+                return position_bias.forward(problem)
             case SoftmaxProblem():
                 return softmax.forward(problem)
             case MergeProblem():
@@ -50,6 +56,10 @@ def backward(
         match problem:
             case AttentionProblem() | VarlenProblem():
                 return attention.backward(problem, result, dout, dlse, precision)
+            case WindowProblem():
+                return windows.backward(problem, result, dout, dlse, precision)
+            case TableProblem():
+                return position_bias.backward(problem, dout)
             case SoftmaxProblem():
                 return softmax.backward(problem, result, dout)
             case MergeProblem():

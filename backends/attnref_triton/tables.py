@@ -110,6 +110,40 @@ SINGLE = {
 }
 """The same for float32, which no matrix unit multiplies, on any capability."""
 
+
+class Walk(NamedTuple):
+    """How a kernel walks through windows.
+
+    Attributes:
+        block: Tokens in a tile.
+        programs: For each multiprocessor.
+        warps: Warps in a program.
+        stages: Windows in flight.
+    """
+
+    block: int
+    programs: int
+    warps: int
+    stages: int
+
+
+WALKS = {
+    2: {
+        "window": {64: Walk(64, 6, 4, 3), 128: Walk(64, 4, 4, 2), 256: Walk(64, 2, 8, 1)},
+        "window_pairs": {64: Walk(64, 4, 4, 2), 128: Walk(32, 4, 4, 2), 256: Walk(32, 2, 8, 1)},
+        "window_sides": {64: Walk(64, 4, 4, 1), 128: Walk(32, 4, 4, 1), 256: Walk(32, 2, 8, 1)},
+    },
+    4: {
+        "window": {64: Walk(32, 6, 4, 2), 128: Walk(16, 4, 4, 1), 256: Walk(16, 2, 4, 1)},
+        "window_pairs": {64: Walk(32, 4, 4, 1), 128: Walk(32, 4, 8, 1), 256: Walk(16, 2, 4, 1)},
+        "window_sides": {64: Walk(32, 4, 8, 1), 128: Walk(16, 4, 8, 1), 256: Walk(16, 2, 4, 1)},
+    },
+}
+"""Bytes of a number to kernel to the widest head that a walk serves."""
+
+READ = {"window": 3, "window_pairs": 5, "window_sides": 5}
+"""Arrays of which a kernel reads a tile from each window."""
+
 HELD = {
     "forward": ("m", 1),
     "tabled": ("m", 1),
@@ -142,6 +176,15 @@ def tiles(kernel: str, need: Need, chip: Chip) -> Tiles:
     while bytes_of(kernel, cut, need) > chip.shared:
         cut = _smaller(kernel, cut)
     return cut
+
+
+def walk(kernel: str, tokens: int, width: int, size: int, chip: Chip) -> Walk:
+    """Look up a walk through windows of so many tokens, with heads of such a width."""
+    cut = next(entry for widest, entry in WALKS[size][kernel].items() if width <= widest)
+    block = next(n for n in (16, 32, 64) if n >= min(tokens, cut.block))
+    moving = READ[kernel] * block * width * size
+    stages = max(1, min(cut.stages, (chip.shared - SPARE) // moving - 1))
+    return cut._replace(block=block, stages=stages)
 
 
 def bytes_of(kernel: str, cut: Tiles, need: Need) -> int:

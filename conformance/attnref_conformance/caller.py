@@ -1,7 +1,7 @@
 """Calls a backend directly, for promises that no single case shows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,13 +38,14 @@ class Caller:
         """Draw queries, keys and values of one small call."""
         return [self.array(1, H, S, 64, seed=3 * seed + n) for n in range(3)]
 
-    def ask(self, function: str, *given: Array, **options: Any) -> None:
-        """Ask whether the backend runs a call.
+    def ask(self, function: str, *given: Array, gradients: bool = False, **options: Any) -> None:
+        """Ask whether the backend runs a call, and its gradients if they are wanted.
 
         Raises:
             Declined: The backend gave reasons, and refused when called.
         """
         problem = getattr(normalize, function)(*given, **options)
+        problem = replace(problem, with_gradients=gradients)
         reasons = declined(self.backend, problem)
         if reasons:
             must_refuse(self.backend, problem)
@@ -55,6 +56,19 @@ class Caller:
         self.ask(function, *given, **options)
         with watched():
             return getattr(attnref, function)(*given, **options, backend=self.backend)
+
+    def answered(self, *qkv: Array, seed: int) -> list[Array]:
+        """Attend, and return what a backward pass is given: `(dout, q, k, v, out, lse)`."""
+        self.ask("attention", *qkv, gradients=True)
+        with watched():
+            out, lse = attnref.attention_with_lse(*qkv, backend=self.backend)
+        return [self.array(*out.shape, seed=seed), *qkv, out, lse]
+
+    def gradients(self, *given: Array) -> np.ndarray:
+        """Call `attention_backward` and copy the values of `dq`, `dk` and `dv`, in one row."""
+        with watched():
+            g = attnref.attention_backward(*given, backend=self.backend)
+        return np.concatenate([self.values(x).ravel() for x in (g.dq, g.dk, g.dv)])
 
     def values(self, x: Array) -> np.ndarray:
         """Copy the values of a result."""

@@ -67,6 +67,21 @@ def _contents_in_turn(caller: Caller) -> None:
         same(wanted, caller.attend(*given), "when the same arrays hold other contents")
 
 
+def _gradients_in_turn(caller: Caller) -> None:
+    """Overwrite what a backward pass was given: gradients follow what the arrays hold then."""
+    kept, last = None, np.zeros(0)
+    for seed in range(3):
+        given = caller.answered(*caller.qkv(seed=seed), seed=100 + seed)
+        wanted = caller.gradients(*given)
+        if np.array_equal(last, wanted):
+            raise Finding("gave the same gradients to two different calls")
+        last = wanted
+        if kept is None or not all(overwritten(x, y) for x, y in zip(kept, given, strict=True)):
+            kept = given  # immutable arrays can only be replaced
+        again = caller.gradients(*kept)
+        same(wanted, again, "when gradients are asked of the same arrays with other contents")
+
+
 def _options_in_turn(caller: Caller) -> None:
     """Overwrite optional arrays between calls: each call sees what they hold then."""
     given, backend = caller.qkv(), caller.backend
@@ -191,6 +206,7 @@ _KEPT: tuple[tuple[str, Callable[[Caller], None], str], ...] = (
     ("H2-refuses-an-operation-it-never-heard-of", _refuses_an_operation, "attention"),
     ("A5-shapes-in-turn", _shapes_in_turn, "attention"),
     ("A5-contents-in-turn", _contents_in_turn, "attention"),
+    ("A5-gradients-in-turn", _gradients_in_turn, "attention"),
     ("A5-options-in-turn", _options_in_turn, "attention"),
     ("A5-results-are-kept", _results_are_kept, "attention"),
     ("A5-several-threads", surroundings.several_threads, "attention"),
@@ -207,7 +223,7 @@ _SURROUNDINGS: tuple[tuple[str, Callable[[Caller], None], str], ...] = (
 
 PROMISES = (
     *(
-        Promise(name, keep, dtype, level_of(operation, gradients=False), operation)
+        Promise(name, keep, dtype, level_of(operation, gradients="gradients" in name), operation)
         for name, keep, operation in _KEPT
         for dtype in DTYPES
     ),

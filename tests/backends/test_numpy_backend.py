@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 from attnref_numpy import attention as numpy_attention
-from attnref_numpy import backend, blocks, gradients, lattice, scores, threads
+from attnref_numpy import backend, blocks, gradients, lattice, mild, scores, threads
 
 import attnref
 from attnref import normalize
@@ -52,7 +52,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     modules: tuple[ModuleType, ...] = (numpy_attention, gradients, lattice)
     for module in modules:
         monkeypatch.setattr(module, "ELEMENTS", 40)
-    monkeypatch.setattr(blocks, "ROWS", 3)
+    for module in (blocks, numpy_attention):
+        monkeypatch.setattr(module, "ROWS", 3)
+    monkeypatch.setattr(mild, "KEYS", 4)
 
 
 @pytest.fixture
@@ -64,8 +66,13 @@ def seen_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         shapes.append(s.shape)
         return original(s, *args)
 
-    original = scores.scored
+    def noted_tile(p: np.ndarray, *args: Any) -> None:
+        shapes.append(p.shape)
+        hide(p, *args)
+
+    original, hide = scores.scored, mild._hide
     monkeypatch.setattr(scores, "scored", noted)
+    monkeypatch.setattr(mild, "_hide", noted_tile)
     return shapes
 
 
@@ -86,6 +93,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bias by row": {"bias": random(2, 23, 1)},
     "bias by key": {"bias": random(1, 31), "softcap": 2.0},
     "sinks": {"sinks": random(2), "window": (0, 0), "q_offset": 20},
+    "wild": {"scale": 40.0, "causal": True, "q_offset": "end"},
+    "wild sinks": {"sinks": 100 * random(2), "mask": random(23, 31) > 1},
 }
 
 
@@ -279,3 +288,84 @@ def test_without_threadpoolctl_heads_follow_one_another(
     backend.forward(two_heads())
     threads._pools.cache_clear()
     assert two_threads == [threading.current_thread().name] * 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask": np.eye(9, dtype=bool)[::-1]},
+        {"causal": True},
+        {"window": (0, 0)},
+        {"mask": np.arange(9) == 4},
+        {"window": (0, 2), "mask": np.tile(np.arange(9) < 2, (9, 1))},
+    ],
+    ids=["a-mask", "causal", "a-window", "one-key", "both"],
+)
+def test_a_row_that_sees_one_key_has_its_value(options: dict[str, Any]) -> None:
+    """To the bit, though nothing makes its weight a one before the product (A6)."""
+    q, k, v = (random(1, 2, 9, 16).astype(np.float32) * n for n in (1, 1.7, 0.9))
+    out = attnref.attention(q, k, v, backend=backend, **options)
+    exact = attnref.attention(*map(np.float64, (q, k, v)), backend="reference", **options)
+    ones = np.isin(exact, v)
+    assert ones.any()
+    np.testing.assert_array_equal(out[ones], exact[ones].astype(np.float32))
+
+
+def many_windows(scale: float = 0.25) -> Problem:
+    """Describe maps whose windows come in several chunks, the last ones at an edge."""
+    qkv, bias = random(2, 7, 9, 3, 2, 8), random(2, 9, 9)
+    return normalize.window_attention_qkv(
+        qkv.astype(np.float32),
+        window=3,
+        shift=1,
+        bias=bias.astype(np.float32),
+        scale=np.full(2, scale, np.float32),
+        with_lse=True,
+    )
+
+
+def test_windows_give_the_same_bits_on_any_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Chunks do not depend on threads, and what they share is added up in their order."""
+    monkeypatch.setattr(lattice, "ELEMENTS", 500)
+    assert len(lattice.chunks(many_windows())) > 4
+    alone = both_ways(many_windows())
+    monkeypatch.setattr(threads, "WORTH", 0)
+    monkeypatch.setattr(threads, "_cores", lambda: 3)
+    for x, y in zip(alone, both_ways(many_windows()), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a-bias-each", "one-bias"])
+def test_gradients_are_the_same_bits_on_any_number_of_threads(
+    own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads that share a bias or sinks add to them one after another."""
+    q, k = (random(2, heads, 20, 8).astype(np.float32) for heads in (4, 2))
+    bias = random(*((2, 4) if own else (1, 1)), 20, 20).astype(np.float32)
+    sinks = None if own else random(4).astype(np.float32)
+    problem = normalize.attention(q, k, k, bias=bias, sinks=sinks, with_lse=True)
+    alone = both_ways(problem)
+    monkeypatch.setattr(threads, "WORTH", 1)
+    monkeypatch.setattr(threads, "_cores", lambda: 3)
+    for x, y in zip(alone, both_ways(problem), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_windows_of_mild_and_of_wild_scores_agree_with_the_specification() -> None:
+    """Mild ones need no maximum; wild ones, and values that are not finite, take the long way."""
+    for scale, limit in ((0.25, 2e-6), (30.0, 2e-4)):
+        problem = many_windows(scale)
+        got = backend.forward(problem)
+        want = attnref.window_attention_qkv_with_lse(
+            problem.qkv, window=3, shift=1, bias=problem.bias, scale=problem.scale,
+            backend="reference",
+        )  # fmt: skip
+        np.testing.assert_allclose(got.out, want.out, rtol=2e-5, atol=limit)
+        np.testing.assert_allclose(got.lse, want.lse, rtol=2e-5, atol=limit)
+    problem = many_windows()
+    problem.v[0, 0, 0] = np.inf
+    out = backend.forward(problem).out
+    assert np.isnan(out[0, 0, 0]).all()
+    assert np.isfinite(out[1]).all()

@@ -42,6 +42,8 @@ def test_an_honest_backend_keeps_every_promise(name: str, promise: Promise) -> N
          "declined the call in words and computed it when called"),
         ("stale_cache", "A5-contents-in-turn",
          "answered differently when the same arrays hold other contents"),
+        ("transposed_remembered_by_address", "A5-gradients-in-turn",
+         "answered differently when gradients are asked of the same arrays with other contents"),
         ("shift_of_the_previous_call", "G7-maps-in-turn",
          "answered differently after a call with a smaller map"),
     ],
@@ -76,6 +78,21 @@ def test_a_constant_answer_is_found() -> None:
     """Two different calls have two answers."""
     outcome = BY_NAME["A5-contents-in-turn"].run(FAULTS["constant_answer"].backend)
     assert "gave one answer to two different calls" == outcome.message
+
+
+def test_constant_gradients_are_found() -> None:
+    """Two different calls have different gradients."""
+
+    class Still(Tiled):
+        """Its gradients are zeros."""
+
+        def attention_gradients(self, p: Any, result: Result, dout: Any, dlse: Any) -> Any:
+            """Pass nothing back."""
+            g = super().attention_gradients(p, result, dout, dlse)
+            return g._replace(dq=g.dq * 0, dk=g.dk * 0, dv=g.dv * 0)
+
+    outcome = BY_NAME["A5-gradients-in-turn"].run(Still("still"))
+    assert "gave the same gradients to two different calls" == outcome.message
 
 
 def test_arrays_that_cannot_be_overwritten_cannot_go_stale() -> None:

@@ -48,6 +48,21 @@ class StaleCache(Tiled):
 
 
 @breaks("A5")
+class TransposedRememberedByAddress(Tiled):
+    """Turns the values for a backward pass once per address, and keeps that for the next."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.turned: dict[int, np.ndarray] = {}
+
+    def attention_gradients(self, p: Any, result: Result, dout: Any, dlse: Any) -> Any:
+        kept = self.turned.setdefault(p.v.__array_interface__["data"][0], p.v.copy())
+        if kept.shape == p.v.shape and kept.dtype == p.v.dtype:
+            p = replace(p, v=kept)
+        return super().attention_gradients(p, result, dout, dlse)
+
+
+@breaks("A5")
 class MutatedGradient(Tiled):
     """Multiplies the gradient that it was given in place."""
 

@@ -1,12 +1,13 @@
 """The kernels, run by Triton's interpreter on small problems; TRITON_INTERPRET=1 is required."""
 
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 import torch
 import triton
 import triton.language as tl
-from attnref_triton import TritonBackend, backend
+from attnref_triton import TritonBackend, backend, operations
 from attnref_triton.attention import forward
 from attnref_triton.backend import interpreted
 from attnref_triton.call import call_of
@@ -213,3 +214,27 @@ def test_a_failed_launch_names_its_configuration(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("attnref_triton.attention.forward_kernel", Broken())
     with pytest.raises(RuntimeError, match=r"broken_kernel\(.*BLOCK_M=16.*could not be launched"):
         forward(problem, "ieee")
+
+
+def test_the_interpreter_serves_one_thread_at_a_time() -> None:
+    """Filters of warnings belong to the process: a second thread would restore the first's."""
+    inside, leave, done = Event(), Event(), Event()
+
+    def hold() -> None:
+        with operations._silent_interpreter():
+            inside.set()
+            leave.wait()
+
+    def call() -> None:
+        attnref.softmax(tensor(3, 5), backend="triton")
+        done.set()
+
+    holder, caller = Thread(target=hold), Thread(target=call)
+    holder.start()
+    inside.wait()
+    caller.start()
+    waited = not done.wait(0.2)
+    leave.set()
+    holder.join()
+    caller.join()
+    assert (waited, done.is_set()) == (True, True)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,18 @@ import torch
 import triton
 
 from attnref import registry
-from attnref_conformance.bench.device import costs
-from attnref_conformance.bench.device.measure import measure
+from attnref_conformance.bench.device import costs, maps, measure, workloads
 from attnref_conformance.bench.device.timing import timed
-from attnref_conformance.bench.device.workloads import TABLES
 from attnref_conformance.report.evidence import package_hash
+
+TABLES = [*workloads.TABLES, *maps.TABLES]
 
 
 def main() -> None:
     """Measure what was asked for, printing every row as it comes."""
     parser = argparse.ArgumentParser(prog="python -m attnref_conformance.bench.device")
     parser.add_argument("backend")
-    parser.add_argument("--tables", nargs="*", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--tables", nargs="*", default=TABLES, choices=TABLES)
     parser.add_argument("--peers", nargs="*", default=["cudnn", "flash2", "flex"])
     parser.add_argument("--costs", action="store_true", help="memory by length, and host time")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -36,8 +37,8 @@ def main() -> None:
     }
     for table in said.tables:
         rows = found["tables"][table] = []
-        for workload in TABLES[table]:
-            rows.append(measure(workload, said.backend, said.peers))
+        for row in _rows(table, said.backend, said.peers, found["copy GB/s"]):
+            rows.append(row)
             print(summary(rows[-1]), flush=True)  # noqa: T201
             save(found, said.json)
             torch.cuda.empty_cache()
@@ -45,6 +46,16 @@ def main() -> None:
         found["scale"], found["host"] = costs.scale(said.backend), costs.host(said.backend)
         print(json.dumps([found["scale"], found["host"]]))  # noqa: T201
         save(found, said.json)
+
+
+def _rows(table: str, backend: str, peers: Sequence[str], copy: float) -> Iterator[dict[str, Any]]:
+    """Measure the rows of a table, one by one."""
+    if table in maps.TABLES:
+        for row in maps.TABLES[table]:
+            yield maps.measure(row, backend, copy)
+    else:
+        for workload in workloads.TABLES[table]:
+            yield measure.measure(workload, backend, peers)
 
 
 def save(found: dict[str, Any], to: Path | None) -> None:
@@ -60,7 +71,13 @@ def summary(row: dict[str, Any]) -> str:
         return " | ".join([*words, "WRONG, not timed"])
     for passes in ("forward", "backward"):
         rates = row.get(passes, {})
-        words.append(passes + " " + " ".join(f"{n} {r['TFLOP/s']:.0f}" for n, r in rates.items()))
+        told = (
+            f"{n} {r['ms'][1]} ms, {r['of copy']:.0%}"
+            if "of copy" in r
+            else f"{n} {r['TFLOP/s']:.0f}"
+            for n, r in rates.items()
+        )
+        words.append(passes + " " + " ".join(told))
     if "forward" in row:
         words.append(f"{next(iter(row['forward'].values()))['GB/s']} GB/s")
     return " | ".join([*words, str(row["absent"] or "")])

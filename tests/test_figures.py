@@ -1,0 +1,12 @@
+"""The figures of the documentation are what their scripts draw."""
+
+import runpy
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_picture_of_windows_is_current() -> None:
+    """It is drawn from the specification's functions, and follows them."""
+    figure = runpy.run_path(str(DOCS / "figures" / "windows.py"))["figure"]
+    assert (DOCS / "images" / "windows.svg").read_text(encoding="utf-8") == figure()
