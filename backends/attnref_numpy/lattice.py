@@ -7,6 +7,7 @@ of another region: a pair is wrapped if on some axis one of the two came round.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -79,11 +80,14 @@ class Chunk(NamedTuple):
 
     def gather(self, x: np.ndarray) -> np.ndarray:
         """Take `(windows, heads, N, ...)` from `(B, *G, H, ...)`, of any strides."""
-        return self._in_a_row(x)[:, self.heads][self.tokens].swapaxes(1, 2)
+        line = self._in_a_row(x)
+        if line is not None:
+            return line[:, self.heads][self.tokens].swapaxes(1, 2)
+        return self._of_heads(x)[self._places(self.tokens)].swapaxes(1, 2)
 
     def gather_mask(self, x: Bool[np.ndarray, "B *G"]) -> Bool[np.ndarray, "windows N"]:
         """Take what has no heads."""
-        return self._in_a_row(x)[self.tokens]
+        return x[self._places(self.tokens)]
 
     def put(self, into: np.ndarray, rows: np.ndarray) -> None:
         """Write `(windows, heads, N, ...)` back; padding has no place to go."""
@@ -91,18 +95,26 @@ class Chunk(NamedTuple):
         if not self.real.all():
             rows, tokens = rows[self.real], tokens[self.real]
         line = self._in_a_row(into)
-        if np.may_share_memory(line, into):
+        if line is not None:
             line[:, self.heads][tokens] = rows
-        else:  # a memory order in which tokens do not follow one another
-            places = np.unravel_index(tokens, self.maps)
-            into[(slice(None),) * len(self.maps) + (self.heads,)][places] = rows
+        else:
+            self._of_heads(into)[self._places(tokens)] = rows
 
-    def _in_a_row(self, x: np.ndarray) -> np.ndarray:
-        """Lay all tokens out on one axis: a view wherever strides allow it.
+    def _in_a_row(self, x: np.ndarray) -> np.ndarray | None:
+        """View all tokens on one axis; `None` if strides do not allow it.
 
         One number for each token picks rows several times faster than a coordinate per axis.
         """
-        return x.reshape(-1, *x.shape[len(self.maps) :])
+        axes = [(n, s) for n, s in zip(self.maps, x.strides, strict=False) if n > 1]
+        if any(outer != n * s for (_, outer), (n, s) in pairwise(axes)):
+            return None
+        return x.reshape(prod(self.maps), *x.shape[len(self.maps) :])
+
+    def _of_heads(self, x: np.ndarray) -> np.ndarray:
+        return x[(slice(None),) * len(self.maps) + (self.heads,)]
+
+    def _places(self, tokens: np.ndarray) -> tuple[np.ndarray, ...]:
+        return np.unravel_index(tokens, self.maps)
 
 
 def chunks(problem: WindowProblem) -> list[Chunk]:

@@ -1,9 +1,11 @@
 """Attention whose scores are known to be small: no maximum, and so no whole rows.
 
-Powers of two up to `2^60` are ordinary numbers of float32, and so are sums of them. Where no
+Powers of two up to `2^40` are ordinary numbers of float32, and so are sums of them. Where no
 score can be larger, nothing has to be taken off before the exponential: one pass less over
 the scores, and tiles of keys are small enough to stay in a cache.
 """
+
+import math
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,23 +13,42 @@ from jaxtyping import Float, Int
 from .blocks import Block, stacked
 from .precision import ready, widened
 from .rows import LOG2E, MILD, Finished
+from .scores import is_binary
 from .sequences import Head
 
 ROWS, KEYS = 512, 512
 """Queries of a block, and keys of a tile."""
 
+VALUES = 2.0**60
+"""The largest value, and the inverse of the smallest, that mild weights may multiply."""
+
+VANISHING = 1e-30
+"""Squares below it may have lost what they are made of."""
+
 
 def is_mild(head: Head) -> bool:
-    """Tell whether every score's power of two is an ordinary number.
+    """Tell whether every score's power of two is an ordinary number, and so is every product.
 
-    No score exceeds the product of two norms. What is not finite is not mild either.
+    No score exceeds the product of two norms. What is not finite is not mild either, and
+    neither are values so large or small that they need the weights to be shares.
     """
-    if head.bias is not None or head.softcap is not None or head.values.spoiled is not None:
+    if not is_binary(head.bias, head.softcap, head.scale) or head.values.spoiled is not None:
         return False
-    wide = (widened(head.q, head.dtype), head.k)
-    q, k = (np.einsum("...d,...d->...", x, x).max(initial=0) for x in wide)
+    size = np.abs(head.values.v)
+    least, most = size.min(where=size > 0, initial=VALUES), size.max(initial=0)
+    if not 1 / VALUES <= least <= most <= VALUES and most > 0:
+        return False
     sink = 0.0 if head.sinks is None else float(np.abs(head.sinks).max(initial=0))
-    return bool(max(abs(head.scale) * float(np.sqrt(q * k)), sink) * LOG2E < MILD)
+    longest = _longest(widened(head.q, head.dtype)) * _longest(head.k)
+    return max(abs(head.scale) * longest, sink) * LOG2E < MILD
+
+
+def _longest(x: Float[np.ndarray, "... D"]) -> float:
+    """Return the largest norm of a row; infinity if squares are too small to tell."""
+    square = float(np.einsum("...d,...d->...", x, x).max(initial=0))
+    if square < VANISHING:
+        return math.inf if x.any() else 0.0
+    return math.sqrt(square)
 
 
 def attend_mildly(head: Head, block: Block) -> Finished:
@@ -41,7 +62,7 @@ def attend_mildly(head: Head, block: Block) -> Finished:
         tile = slice(first, min(first + KEYS, len(k)))
         p = q @ k[tile].mT
         np.exp2(p, out=p)
-        _hide(p.reshape(group, n, -1), block, tile)
+        _hide(p.reshape(group, n, p.shape[1]), block, tile)
         l += np.einsum("ij->i", p)  # the letter of the equation
         out += p @ v[tile]
     if head.sinks is not None:
@@ -54,7 +75,7 @@ def attend_mildly(head: Head, block: Block) -> Finished:
         rows = np.broadcast_to(alone, (group, n)).reshape(-1)
         out[rows] = v[np.broadcast_to(key, (group, n)).reshape(-1)[rows]]
     lse = np.where(nothing, -np.inf, np.log(l))
-    return Finished(out.reshape(group, n, -1), lse.reshape(group, n))
+    return Finished(out.reshape(group, n, v.shape[1]), lse.reshape(group, n))
 
 
 def _hide(p: Float[np.ndarray, "group rows keys"], block: Block, tile: slice) -> None:

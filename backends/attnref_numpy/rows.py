@@ -14,7 +14,7 @@ from .precision import Dtype, finite, widened
 LOG2E = math.log2(math.e)
 """Powers of two of scores times this are exponentials."""
 
-MILD = 60.0
+MILD = 40.0
 """Binary scores up to here need no maximum taken off: their powers are ordinary numbers."""
 
 

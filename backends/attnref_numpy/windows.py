@@ -11,11 +11,8 @@ from attnref.problem import Result, WindowProblem
 from .lattice import Chunk, chunks
 from .precision import compute_dtype, number, widened, zeros
 from .rows import LOG2E, MILD, Finished, Values, finish
-from .scores import scored
+from .scores import MODERATE, scored
 from .threads import spread
-
-MODERATE = 1e30
-"""What is added to scores may be multiplied by log2 e up to here."""
 
 
 class Gathered(NamedTuple):
@@ -118,9 +115,10 @@ def scores_of(problem: WindowProblem) -> int:
 
 
 def _is_moderate(problem: WindowProblem, bias: np.ndarray | None) -> bool:
-    """Tell whether what is added to scores is far from the end of its dtype, or is that end."""
-    added = [np.array(problem.wrap_bias), *([] if bias is None else [bias])]
-    return all(((np.abs(x) < MODERATE) | (x == -np.inf)).all() for x in added)
+    """Tell whether what makes scores is far from the end of its dtype, or is that end."""
+    made_of = [np.array(problem.wrap_bias), *([] if bias is None else [bias])]
+    made_of.append(np.asarray(problem.scale))
+    return all(((np.abs(x) < MODERATE) | (x == -np.inf)).all() for x in made_of)
 
 
 def _attend(g: Gathered) -> Finished:
@@ -152,20 +150,15 @@ def _binary(g: Gathered) -> Float[np.ndarray, "n h N N"]:
 def _finish_mild(s: Float[np.ndarray, "n h N N"], g: Gathered) -> Finished:
     """Weigh the values by mild scores, which are overwritten.
 
-    Where a row may see a single key its weight is one before it meets the value, which
-    then comes back to the bit (A6). Else there are fewer results to divide than weights.
+    Weights are shares before they meet the values: those may be as large or small as they
+    like, and where a row sees a single key its value comes back to the bit (A6).
     """
     p = g.hidden(np.exp2(s, out=s), 0)
     l = np.einsum("...j->...", p)
     nothing = l == 0
     l[nothing] = 1
-    several = g.visible is None and s.shape[-1] > 1
-    if not several:
-        p /= l[..., None]
-    out = p @ g.v
-    if several:
-        out /= l[..., None]
-    return Finished(out, np.where(nothing, -np.inf, np.log(l)))
+    p /= l[..., None]
+    return Finished(p @ g.v, np.where(nothing, -np.inf, np.log(l)))
 
 
 def _apart(chunk: Chunk) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from attnref.problem import (
     Gradients,
     Problem,
     Result,
+    TableProblem,
     VarlenProblem,
     WindowProblem,
 )
@@ -105,12 +106,11 @@ class TritonBackend:
                 tokens = {"q": problem.q.shape[0], "k": problem.k.shape[0]}
                 columns = {"D": problem.q.shape[2], "Dv": problem.v.shape[2]}
             case WindowProblem():
-                tokens = {}
+                tokens = {f"axis {a} of the map": n for a, n in enumerate(problem.extents)}
                 columns = {"D": problem.q.shape[-1], "Dv": problem.v.shape[-1]}
-                N = prod(problem.window)
-                if N > WINDOW:
-                    said = f"a window of {N} tokens exceeds {WINDOW}"
-                    reasons.append(Reason("window", said, limit=WINDOW))
+                reasons += _about_window(problem.window)
+            case TableProblem():
+                return reasons + _about_window(problem.window)
             case _:
                 return reasons
         reasons += [
@@ -184,6 +184,13 @@ def interpreted() -> bool:
     from triton import knobs
 
     return bool(knobs.runtime.interpret)
+
+
+def _about_window(window: tuple[int, ...]) -> list[Reason]:
+    N = prod(window)
+    if N <= WINDOW:
+        return []
+    return [Reason("window", f"a window of {N} tokens exceeds {WINDOW}", limit=WINDOW)]
 
 
 def _about_dtype(dtype: str) -> str:

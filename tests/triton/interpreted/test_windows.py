@@ -120,3 +120,29 @@ def test_what_tiles_do_not_hold_is_declined() -> None:
     }
     for reason, problem in declined.items():
         assert reason in [str(r) for r in backend.unsupported(problem)]
+
+
+def test_companions_may_lie_anywhere() -> None:
+    """Scales with a stride, a permuted bias whose gradient follows it, NaN at a wrapped pair."""
+    q = tensor(1, 6, H, 8)
+    scale = torch.tensor([0.3, 9.0, -1.2, 9.0])[::2]
+    bias = tensor(4, 4, H).permute(2, 0, 1)
+    options = {"window": 4, "shift": 1, "scale": scale, "bias": bias}
+    out, lse = attnref.window_attention_with_lse(q, q, q, backend="triton", **options)
+    widened = {n: exact(x) for n, x in options.items()}
+    want = attnref.window_attention_with_lse(*[exact(q)] * 3, backend="reference", **widened)
+    torch.testing.assert_close(want.out, out.double(), atol=1e-5, rtol=1e-5)
+    g = attnref.window_attention_backward(out, q, q, q, out, lse, backend="triton", **options)
+    assert g.dbias.stride() == bias.stride()
+
+
+def test_what_a_wrapped_pair_is_told_is_not_heard() -> None:
+    """Minus infinity hides by selection (B4), and finite numbers stay finite."""
+    q = tensor(1, 8, 1, 8)
+    options = {"window": 4, "shift": 2, "backend": "triton"}
+    bias = torch.zeros(1, 4, 4)
+    bias[0, 0, 3] = float("nan")  # heard in the first window, a wrapped pair in the last
+    out = attnref.window_attention(q, q, q, bias=bias, **options)
+    assert [2] == out.isnan().any(-1).flatten().nonzero().flatten().tolist()
+    far = attnref.window_attention_with_lse(q, q, q, wrap_bias=1e39, **options)
+    assert far.out.isfinite().all()
