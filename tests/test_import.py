@@ -45,6 +45,12 @@ def test_a_call_on_numpy_arrays_loads_nothing_more(library: str, tmp_path: Path)
     assert library not in after(call, tmp_path)
 
 
+def test_integrations_load_no_other_library(tmp_path: Path) -> None:
+    """A model that is there has loaded its library; without one there is nothing to load."""
+    libraries = {"torch", "timm", "torchvision", "transformers"}
+    assert not libraries & set(after("import attnref.integrations", tmp_path))
+
+
 def test_no_backend_is_loaded_before_it_is_considered(loaded: set[str]) -> None:
     """Plugins are found by entry point, and loaded later (H1)."""
     assert not {"attnref_numpy", "attnref_torch", "attnref.autograd"} & loaded

@@ -186,13 +186,28 @@ def test_one_array_of_offsets_is_told_from_two() -> None:
         attnref.attention_varlen(q, k, k, cu, other, causal=True, backend=backend)
 
 
+def test_a_packed_projection_is_split_anew(backend: Recording) -> None:
+    """The kept call has no views of its own: they are the projection's of the call at hand."""
+    for n in range(2):
+        qkv = np.full((1, 4, 4, 3, 1, 8), n) + np.arange(3.0)[:, None, None]
+        attnref.window_attention_qkv(qkv, window=2, backend=backend)
+        problem = backend.ran[-1]
+        assert problem.qkv is qkv
+        for at, x in enumerate((problem.q, problem.k, problem.v)):
+            assert x.base is qkv
+            assert (x == n + at).all()
+    assert backend.asked == 1
+
+
 def test_a_problem_with_other_arrays_than_its_arguments_is_not_kept(backend: Recording) -> None:
-    """A packed projection is split into views, which belong to one call."""
-    qkv = np.zeros((1, 4, 4, 3, 1, 8))
-    for _ in range(2):
-        described = normalize.window_attention_qkv(qkv, window=2)
-        assert known.resolve(normalize.window_attention_qkv, backend, (qkv,), {"window": 2})
-        assert described.q.base is not None
+    """What was made for one call is not there for the next."""
+
+    def doubled(x: np.ndarray) -> Problem:
+        return normalize.softmax(x * 2)
+
+    for n in range(2):
+        problem, _ = known.resolve(doubled, backend, (np.full((2, 3), float(n)),), {})
+        assert (problem.x == 2 * n).all()
     assert backend.asked == 2
 
 

@@ -141,8 +141,7 @@ def window_attention_qkv(
         >>> attnref.window_attention_qkv(qkv, window=4, shift=2, backend="reference").shape
         (1, 8, 8, 2, 16)
     """
-    problem = normalize.window_attention_qkv(qkv, **options)
-    chosen = dispatch.choose(problem, requested=backend)
+    problem, chosen = resolve(normalize.window_attention_qkv, backend, (qkv,), options)
     return chosen.forward(problem).out
 
 
@@ -173,8 +172,8 @@ def window_attention_qkv_with_lse(
         >>> attnref.window_attention_qkv_with_lse(qkv, window=4, backend="reference").lse.shape
         (1, 8, 8, 2)
     """
-    problem = normalize.window_attention_qkv(qkv, **options, with_lse=True)
-    chosen = dispatch.choose(problem, requested=backend)
+    asked = {**options, "with_lse": True}
+    problem, chosen = resolve(normalize.window_attention_qkv, backend, (qkv,), asked)
     return chosen.forward(problem)
 
 
@@ -302,8 +301,8 @@ def window_attention_qkv_backward(
         ...     out, qkv, out, lse, window=2, backend="reference").dqkv.shape
         (1, 4, 3, 1, 1)
     """
-    problem = _qkv_backward(dout, qkv, out, lse, dlse=dlse, **options)
-    chosen = dispatch.choose(problem, requested=backend)
+    given, asked = (dout, qkv, out, lse), {**options, "dlse": dlse}
+    problem, chosen = resolve(_qkv_backward, backend, given, asked)
     g: Any = chosen.backward(problem, Result(out, lse), dout, dlse)
     return PackedWindowGradients(g.dqkv, g.dbias, g.dscale)
 

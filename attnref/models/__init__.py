@@ -21,9 +21,10 @@ from attnref.models.forward import forward
 from attnref.models.loading import ParameterMismatch, load
 from attnref.models.parameters import count, initialise, shapes
 from attnref.models.positions import resized
-from attnref.models.presets import PRESETS, preset
+from attnref.models.presets import MINIATURES, PRESETS, preset
 
 __all__ = [
+    "MINIATURES",
     "PRESETS",
     "BERTConfig",
     "Call",

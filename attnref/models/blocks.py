@@ -4,7 +4,7 @@ Every function takes the parameters and the name of its part in them; what a mod
 without, a bias say, is not there and not added.
 
 Letters: `B` batch, `S` tokens, `C` channels, `F` hidden channels, `H` heads, `D` channels
-of a head, `h w` the height and width of a map, `P` the side of a patch.
+of a head, `h w` the height and width of a map, `h2 w2` those of another, `P` the side of a patch.
 """
 
 from typing import NamedTuple
@@ -88,7 +88,7 @@ def unit(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     return x / (x * x).sum(axis=-1, keepdims=True).clip(1e-24) ** 0.5
 
 
-def patches(p: Parameters, image: Float[Array, "B hP wP channels"]) -> Float[Array, "B h w C"]:
+def patches(p: Parameters, image: Float[Array, "B height width I"]) -> Float[Array, "B h w C"]:
     r"""Turn every patch into a token: a convolution whose stride is its size.
 
     $$y_{bhwo} = \sum_{i, p, q} W_{oipq}\, x_{b,\, hP + p,\, wP + q,\, i} + b_o$$
@@ -103,7 +103,7 @@ def patches(p: Parameters, image: Float[Array, "B hP wP channels"]) -> Float[Arr
     return add_bias(p, "patches", x @ kernel.reshape(C, -1).swapaxes(0, 1))
 
 
-def quarters(x: Float[Array, "B 2h 2w C"]) -> Float[Array, "B h w 4C"]:
+def quarters(x: Float[Array, "B h2 w2 C"]) -> Float[Array, "B h w C4"]:
     """Put each two by two tokens into one, column by column: down first, then right.
 
     The order is that of the published weights in the authors' code, timm, torchvision and

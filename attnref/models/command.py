@@ -1,15 +1,18 @@
 """`attnref models`: what models there are, what they consist of, and where backends part in one."""
 
 import argparse
+from importlib import import_module
 from math import prod
 
 import numpy as np
 
-from attnref.errors import AttnrefError
+from attnref.arrays import Array
+from attnref.backend import Backend
+from attnref.errors import AttnrefError, UnsupportedError
 from attnref.models.comparing import Comparison, compare
 from attnref.models.configurations import BERTConfig, Config, GPT2Config
 from attnref.models.parameters import count, initialise, shapes
-from attnref.models.presets import PRESETS, preset
+from attnref.models.presets import MINIATURES, PRESETS, preset
 
 LARGEST = 2_000_000_000
 """Parameters of the largest model that is drawn at random here: 8 GB."""
@@ -22,26 +25,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare",
         nargs=2,
         metavar="BACKEND",
-        help="run it with random weights on both, and say where they part",
+        help="run it with random weights on both (names, or module:object) and say where they "
+        "part; without a name, a small model of every kind",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the weights; default: 0")
+    parser.add_argument("--device", help="compare on torch tensors there, e.g. cuda")
     parser.set_defaults(run=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the models, or one of them, or where backends part in it."""
-    if arguments.name is None:
-        if arguments.compare:
-            raise AttnrefError("--compare needs a model, e.g. attnref models swin-tiny --compare")
-        print(listing())  # noqa: T201
-        return 0
-    config = preset(arguments.name)
-    if not arguments.compare:
-        print(parameter_table(config))  # noqa: T201
-        return 0
-    comparison = compare_at_random(config, *arguments.compare, seed=arguments.seed)
-    print(comparison)  # noqa: T201
-    return 0 if comparison.first is None else 1
+    """Print the models, or one of them, or where backends part."""
+    if arguments.compare:
+        return _compare(arguments)
+    print(listing() if arguments.name is None else parameter_table(preset(arguments.name)))  # noqa: T201
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    """Print a page about one model, or a line about each small one.
+
+    The status is 1 if backends part, or one of them declines a small model.
+    """
+    resolve = import_module("attnref_conformance.suite").resolve
+    a, b = (resolve(name) for name in arguments.compare)
+    how = {"seed": arguments.seed, "device": arguments.device}
+    if arguments.name is not None:
+        found = compare_at_random(preset(arguments.name), a, b, **how)
+        print(found)  # noqa: T201
+        return int(found.first is not None)
+    status = 0
+    for name, config in MINIATURES.items():
+        try:
+            found = compare_at_random(config, a, b, **how)
+        except UnsupportedError as error:
+            said = "; ".join(map(str, next(iter(error.reasons.values()))))
+            verdict, parted = f"not run: {next(iter(error.reasons))}: {said}", True
+        else:
+            verdict, parted = str(found).splitlines()[0], found.first is not None
+        print(f"{name:<10}{verdict}")  # noqa: T201
+        status |= parted
+    return status
 
 
 def listing() -> str:
@@ -87,16 +110,30 @@ def parameter_table(config: Config) -> str:
     return "\n".join([*lines, f"{'in all':<{wide}}  {'':<18}{count(config):>15,}"])
 
 
-def compare_at_random(config: Config, a: str, b: str, *, seed: int = 0) -> Comparison:
+def compare_at_random(
+    config: Config, a: Backend, b: Backend, *, seed: int = 0, device: str | None = None
+) -> Comparison:
     """Compare two backends on a model with random weights and a random question."""
     if count(config) > LARGEST:
         raise AttnrefError(
             f"the model has {count(config):,} parameters; more than {LARGEST:,} are not drawn."
         )
     rng = np.random.default_rng(seed)
-    parameters = initialise(config, rng)
+    parameters: dict[str, Array] = dict(initialise(config, rng))
+    asked: Array
     if isinstance(config, GPT2Config | BERTConfig):
         asked = rng.integers(0, config.vocabulary, (1, min(64, config.positions)))
     else:
         asked = rng.normal(size=(1, *config.image, config.channels)).astype(np.float32)
+    if device is not None:
+        parameters = {name: _on(x, device) for name, x in parameters.items()}
+        asked = _on(asked, device)
     return compare(config, parameters, asked, a, b)
+
+
+def _on(x: np.ndarray, device: str) -> Array:
+    """Return a torch tensor on a device, or say why there is none."""
+    try:
+        return import_module("torch").from_numpy(x).to(device)
+    except (ImportError, RuntimeError, AssertionError) as error:
+        raise AttnrefError(f"no torch tensor on {device}: {error}") from None

@@ -21,7 +21,7 @@ from attnref.backend import Backend, Reason
 from attnref.models.configurations import Config
 from attnref.models.forward import forward
 from attnref.models.parameters import Parameters
-from attnref.problem import Problem, Result, TableProblem, WindowProblem
+from attnref.problem import Problem, Result, WindowProblem
 
 BAR = 24
 """Characters of the longest bar; each stands for half a power of ten."""
@@ -32,7 +32,7 @@ class Call:
     """One call inside a model, on two backends.
 
     Attributes:
-        layer: Counts calls of attention from zero; a table of biases is of the next one.
+        layer: Counts calls of attention from zero.
         operation: What was called, e.g. `"window_attention"`.
         apart: Per head, the largest difference of the two on the same inputs.
         excess: Per head, the largest difference divided by its limit; above one they part.
@@ -85,8 +85,7 @@ class Comparison:
         a, b = self.backends
         lines = [f"{self.model} on {a} and {b}: {self._verdict()}", ""]
         lines.append("layer  call                    head  apart    of limit  drift")
-        shown = (c for c in self.calls if c.parts or c.operation != "relative_position_bias")
-        for call in shown:
+        for call in self.calls:
             drift = float(call.drift.max(initial=0.0))
             lines.append(
                 f"{call.layer:>5}  {call.operation:<22}  {call.head:>4}  "
@@ -150,14 +149,13 @@ def compare(
         for recorder in recorders
     ]
     first, second = (recorder.taken() for recorder in recorders)
-    calls: list[Call] = []
-    layer = 0
-    for (problem, out), (_, other) in zip(first, second, strict=True):
-        calls.append(_judged(layer, problem, out, other, (a, b)))
-        layer += not isinstance(problem, TableProblem)
-    name = f"{type(config).__name__[:-6]}"
+    calls = tuple(
+        _judged(layer, problem, out, other, (a, b))
+        for layer, ((problem, out), (_, other)) in enumerate(zip(first, second, strict=True))
+    )
+    name = type(config).__name__.removesuffix("Config")
     names = (recorders[0].name, recorders[1].name)
-    return Comparison(name, names, tuple(calls), _largest(outputs[0], outputs[1]))
+    return Comparison(name, names, calls, _largest(outputs[0], outputs[1]))
 
 
 class _Recorder:
@@ -234,8 +232,8 @@ def _share(difference: np.ndarray, limit: np.ndarray) -> np.ndarray:
 
 
 def _by_head(problem: Problem, x: np.ndarray) -> Float[np.ndarray, " H"]:
-    """Return the largest number of every head, wherever a problem has its heads."""
-    axis = {TableProblem: 0, WindowProblem: x.ndim - 2}.get(type(problem), 1)
+    """Return the largest number of every head; heads come last but one on maps, else second."""
+    axis = x.ndim - 2 if isinstance(problem, WindowProblem) else 1
     return np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1).max(axis=1, initial=0.0)
 
 

@@ -255,7 +255,8 @@ def generate(
         >>> [len(text) for text in texts]
         [5, 6]
     """
-    if not prompts or min(map(len, prompts)) == 0 or (temperature > 0) > (rng is not None):
+    chance = temperature == 0 or (temperature > 0 and rng is not None)
+    if not prompts or min(map(len, prompts)) == 0 or not chance:
         raise InvalidProblem(
             f"there are prompts of {[len(p) for p in prompts]} tokens, temperature is "
             f"{temperature} and rng is {rng}.",

@@ -101,9 +101,12 @@ def load(
     """
     theirs = layout(config, source)
     given = _read(state) if isinstance(state, str | Path) else state
-    spelled = {_spell(name, theirs): name for name in given}
+    spelled: dict[str, str] = {}
+    for name in given:
+        spelled.setdefault(_spell(name, theirs), name)
     wanted = {name: (shape, _stored(name, theirs)) for name, shape in shapes(config).items()}
-    _check(f"{type(config).__name__[:-6]} of {source}", given, spelled, wanted, theirs, ignore)
+    what = f"{type(config).__name__.removesuffix('Config')} of {source}"
+    _check(what, given, spelled, wanted, theirs, ignore)
     return {
         name: _build([given[spelled[n]] for n in stored.names], shape, stored)
         for name, (shape, stored) in wanted.items()
@@ -162,13 +165,14 @@ def _check(
     needed = {n: _theirs(shape, stored) for shape, stored in wanted.values() for n in stored.names}
     missing = [n for n in needed if n not in spelled]
     optional = {n: wanted[ours] for n, ours in theirs.tied.items() if ours in wanted}
+    known = {*needed, *optional}
     unexpected = [
         name
-        for n, name in spelled.items()
-        if n not in needed
-        and n not in optional
-        and not re.fullmatch(theirs.buffers, n)
-        and not any(start and name.startswith(start) for start in ignore)
+        for name in given
+        for n in (_spell(name, theirs),)
+        # A name that is spelled in two ways is there twice, and one of them is too many.
+        if (n not in known and not re.fullmatch(theirs.buffers, n)) or spelled[n] != name
+        if not any(start and name.startswith(start) for start in ignore)
     ]
     shaped = {
         spelled[n]: (tuple(given[spelled[n]].shape), must)
@@ -176,15 +180,13 @@ def _check(
         if n in spelled
     }
     misshapen = {n: pair for n, pair in shaped.items() if not _same(*pair)}
-    untied = {}
-    for n, (_, stored) in optional.items():
-        first = stored.names[0]
-        if (
-            n in spelled
-            and first in spelled
-            and not _equal(given[spelled[n]], given[spelled[first]])
-        ):
-            untied[spelled[n]] = spelled[first]
+    pairs = {n: stored.names[0] for n, (_, stored) in optional.items()}
+    untied = {
+        spelled[n]: spelled[first]
+        for n, first in pairs.items()
+        if n in spelled and first in spelled
+        if not _equal(given[spelled[n]], given[spelled[first]])
+    }
     if missing or unexpected or misshapen or untied:
         raise ParameterMismatch(what, missing, unexpected, misshapen, untied)
 

@@ -65,7 +65,7 @@ def count(config: Config, part: str = "") -> int:
 def initialise(
     config: Config, rng: np.random.Generator, dtype: str = "float32"
 ) -> dict[str, np.ndarray]:
-    """Draw parameters: matrices and tables normal, biases zero, scales one.
+    """Draw parameters: matrices, kernels and tables normal, biases zero, scales one.
 
     Args:
         config: Of any model.
@@ -73,8 +73,10 @@ def initialise(
         dtype: Of every array.
 
     Returns:
-        NumPy arrays by name. Kernels are drawn with variance `2 / fan_in`, all else
-        with a standard deviation of 0.02; Swin V2's logits begin at ten.
+        NumPy arrays by name. Matrices and kernels have a variance of one over the number
+        of inputs, so that sums of them have about the size of what they sum. Tables have a
+        standard deviation of 0.02, and of 0.5 where they are added to patches, which are
+        not that small; Swin V2 multiplies its cosines by ten at first.
 
     Example:
         >>> from attnref.models.presets import preset
@@ -82,12 +84,15 @@ def initialise(
         >>> small["head.weight"].shape
         (1000, 512)
     """
+    listed = shapes(config)
+    table = 0.02 if "tokens" in listed else 0.5
     return {
-        name: _draw(name, shape, rng).astype(dtype, copy=False) for name, shape in _named(config)
+        name: _draw(name, shape, table, rng).astype(dtype, copy=False)
+        for name, shape in listed.items()
     }
 
 
-def _draw(name: str, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+def _draw(name: str, shape: Shape, table: float, rng: np.random.Generator) -> np.ndarray:
     """Draw one parameter, by what its name and shape say that it is."""
     if name.endswith("attention.scale"):
         return np.full(shape, log(10.0))
@@ -95,8 +100,7 @@ def _draw(name: str, shape: Shape, rng: np.random.Generator) -> np.ndarray:
         return np.zeros(shape)
     if "norm" in name:
         return np.ones(shape)
-    kernel = len(shape) == 4  # noqa: PLR2004  # outputs, inputs, height, width
-    deviation = (2 / prod(shape[1:])) ** 0.5 if kernel else 0.02
+    deviation = prod(shape[1:]) ** -0.5 if name.endswith("weight") else table
     return rng.normal(0.0, deviation, shape)
 
 

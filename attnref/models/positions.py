@@ -16,7 +16,6 @@ Source: R. Keys, "Cubic convolution interpolation for digital image processing",
 """
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -27,12 +26,9 @@ from attnref.errors import InvalidProblem
 from attnref.models.configurations import Extent, ViTConfig
 from attnref.models.parameters import Parameters
 
-Like = Literal["timm", "huggingface", "torchvision"]
-"""Whose way of resizing: they differ, and nobody's table fits another's."""
-
 
 def resized(
-    parameters: Parameters, config: ViTConfig, *, image: Extent, like: Like = "timm"
+    parameters: Parameters, config: ViTConfig, *, image: Extent, like: str = "timm"
 ) -> tuple[dict[str, Array], ViTConfig]:
     """Make a ViT for images of another size.
 
@@ -69,7 +65,7 @@ def resized(
     return {**parameters, "positions": arrays.from_numpy(whole, table)}, target
 
 
-def weights(old: int, new: int, like: Like = "timm") -> Float[np.ndarray, "new old"]:
+def weights(old: int, new: int, like: str = "timm") -> Float[np.ndarray, "new old"]:
     """Return how much of every old row is in every new one; each row adds up to one.
 
     Args:

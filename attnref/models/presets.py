@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from attnref.errors import InvalidProblem, did_you_mean
 from attnref.models.configurations import (
@@ -53,6 +54,40 @@ PRESETS: Mapping[str, Config] = MappingProxyType(
     }
 )
 """Every published size by its name."""
+
+_BODY: dict[str, Any] = {"width": 64, "layers": 3, "heads": 4, "hidden": 128}
+_STAGES: dict[str, Any] = {
+    "image": (32, 32),
+    "patch": 2,
+    "width": 32,
+    "depths": (2, 2),
+    "heads": (2, 4),
+    "window": 4,
+    "classes": 10,
+}
+MINIATURES: Mapping[str, Config] = MappingProxyType(
+    {
+        "gpt2": GPT2Config(vocabulary=97, positions=64, **_BODY),
+        "bert": BERTConfig(vocabulary=97, positions=64, **_BODY),
+        "vit": ViTConfig(image=(32, 32), patch=4, classes=10, **_BODY),
+        "vit-22b": ViTConfig(
+            image=(32, 32),
+            patch=4,
+            classes=10,
+            parallel=True,
+            qk_norm=True,
+            qkv_bias=False,
+            norm_bias=False,
+            **_BODY,
+        ),
+        "swin": SwinConfig(**_STAGES),
+        "swinv2": SwinV2Config(**_STAGES, bias_hidden=64),
+        "hybrid": HybridConfig(
+            stem=(16, 32), body=ViTConfig(image=(8, 8), patch=1, channels=32, classes=10, **_BODY)
+        ),
+    }
+)
+"""A small model of every kind that attends; what backends are tried on."""
 
 
 def preset(name: str) -> Config:

@@ -47,6 +47,7 @@ from attnref.models.blocks import (
 )
 from attnref.models.configurations import SwinConfig, SwinV2Config
 from attnref.models.parameters import Parameters
+from attnref.spec.windows import relative_position_index
 
 Map = Float[Array, "B h w C"]
 
@@ -131,26 +132,35 @@ def _attend(
     backend: str | Backend | None,
 ) -> Map:
     """Let tokens of a window see each other, with a bias for their displacement."""
-    w, scale = (config.window, config.window), None
+    scale = None
     if isinstance(config, SwinV2Config):
         q, k, v = _project_v2(p, name, x, heads)
         q, k, table = unit(q), unit(k), continuous_table(p, config, f"{name}.table")
         scale = namespace(x).exp(p[f"{name}.scale"].reshape(-1).clip(None, log(100.0)))
     else:
         (q, k, v), table = project(p, name, x, heads), p[f"{name}.table"]
-    bias = attnref.relative_position_bias(table, window=w, backend=backend)
     found = attnref.window_attention(
         q,
         k,
         v,
-        window=w,
-        shift=(shift, shift),
-        bias=bias,
+        window=config.window,
+        shift=shift,
+        bias=looked_up(table, config.window),
         scale=scale,
         wrap_bias=config.wrap_bias,
         backend=backend,
     )
     return join_heads(p, name, found)
+
+
+def looked_up(table: Float[Array, "R H"], window: int) -> Float[Array, "H N N"]:
+    """Give every pair of a window the bias of its displacement.
+
+    It is `attnref.relative_position_bias`, as plain indexing: not every backend of windows
+    looks up tables, and none is faster at it.
+    """
+    index = relative_position_index((window, window))
+    return namespace(table).moveaxis(table[index], -1, 0)
 
 
 def _project_v2(p: Parameters, name: str, x: Map, heads: int) -> Heads:

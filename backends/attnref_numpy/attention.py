@@ -9,11 +9,14 @@ from jaxtyping import Float
 
 from attnref.problem import AttentionProblem, Result, VarlenProblem
 
+from . import short
 from .blocks import Block, blocks, room_for, stacked
+from .mild import ROWS, attend_mildly, is_mild
 from .precision import compute_dtype, ready, zeros
 from .rows import LOG2E, Finished, finish
-from .scores import head_scores
+from .scores import head_scores, is_binary
 from .sequences import Head, Place, call_of, heads_first
+from .short import is_short
 from .threads import spread
 
 ELEMENTS = 2**20
@@ -27,14 +30,17 @@ def forward(problem: AttentionProblem | VarlenProblem) -> Result:
     B, Hq, Sq, _ = call.q.shape
     lse = np.full((B, Hq, Sq), -np.inf, compute_dtype(q))
     rows = heads_first(problem, out)
+    packed = isinstance(problem, VarlenProblem)
 
     def work(unit: tuple[Place, int, slice]) -> None:
         place, _, group = unit
         at = place.b, group, place.rows
         attend(call.head(*unit), rows[at], lse[at])
 
-    spread(work, call.heads(), call.scores)
-    packed = isinstance(problem, VarlenProblem)
+    if is_short(call) and not packed:
+        spread(lambda at: short.attend(call, at, rows, lse), short.entries(call), call.scores)
+    else:
+        spread(work, call.heads(), call.scores)
     return Result(out, lse[0] if packed else lse)
 
 
@@ -44,10 +50,13 @@ def attend(
     lse: Float[np.ndarray, "group Sq"],
 ) -> None:
     """Write the rows of one head."""
+    if is_mild(head):
+        for block in blocks(head, ROWS * max(len(head.k), 1)):
+            out[:, block.rows], lse[:, block.rows] = attend_mildly(head, block)
+        return
     room = room_for(head, ELEMENTS)
     for block in blocks(head, ELEMENTS):
-        finished = attend_block(head, block, room)
-        out[:, block.rows], lse[:, block.rows] = finished
+        out[:, block.rows], lse[:, block.rows] = attend_block(head, block, room)
 
 
 def attend_block(head: Head, block: Block, room: Float[np.ndarray, " room"]) -> Finished:
@@ -56,7 +65,7 @@ def attend_block(head: Head, block: Block, room: Float[np.ndarray, " room"]) -> 
     It depends on nothing outside its arguments.
     """
     q = ready(stacked(head.q[:, block.rows]), head.dtype)
-    binary = head.bias is None and head.softcap is None
+    binary = is_binary(head.bias, head.softcap, head.scale)
     if binary:  # the scale is spent on the queries, and the base of the exponential with it
         q = q * head.dtype.type(head.scale * LOG2E)
     s = head_scores(head, block, q, None if binary else head.scale, room).s

@@ -16,7 +16,8 @@ from .blocks import ELEMENTS, Block, blocks, stacked
 from .precision import compute_dtype, finite, ready, rounded, zeros
 from .rows import Finished, Known, known, weigh
 from .scores import head_scores
-from .sequences import Head, Place, call_of, four_axes, heads_first, part, taken
+from .sequences import Call, Head, Place, call_of, four_axes, heads_first, part, taken
+from .threads import spread
 
 
 class Given(NamedTuple):
@@ -64,14 +65,22 @@ def backward(
     dbias = None if bias is None else zeros(bias, dtype=dtype)
     dsinks = None if call.sinks is None else zeros(call.sinks, dtype=dtype)
     into = Inputs(q, k, v, four_axes(dbias), dsinks)
-    for place, h, group in call.heads():
-        pass_back(
-            call.head(place, h, group),
-            given.at(place.b, group, place.rows),
-            _of_head(into, place, h, group),
-        )
+
+    def work(unit: tuple[Place, int, slice]) -> None:
+        place, _, group = unit
+        rows = given.at(place.b, group, place.rows)
+        pass_back(call.head(*unit), rows, _of_head(into, *unit))
+
+    # What heads add to together is added to by one after another.
+    spread(work, call.heads(), 0 if _is_shared(into, call) else call.scores)
     dbias, dsinks = rounded(dbias, bias), rounded(dsinks, call.sinks)
     return AttentionGradients(dq, dk, dv, dbias, dsinks)
+
+
+def _is_shared(into: Inputs, call: Call) -> bool:
+    """Tell whether several heads add to the same numbers of a bias or of sinks."""
+    shared_bias = into.bias is not None and into.bias.shape[:2] != call.q.shape[:2]
+    return shared_bias or (into.sinks is not None and len(call.places) > 1)
 
 
 def _of_head(into: Inputs, place: Place, h: int, group: slice) -> Inputs:
@@ -89,8 +98,7 @@ def _of_head(into: Inputs, place: Place, h: int, group: slice) -> Inputs:
 def pass_back(head: Head, given: Given, into: Inputs) -> None:
     """Pass gradients back through one head, into views of its gradients.
 
-    Rows and keys are written, bias and sinks are added to: heads on several threads
-    each need sums of their own, or a lock around `_add`.
+    Rows and keys are written, bias and sinks are added to, which heads may share.
     """
     dk, dv = np.zeros_like(head.k), np.zeros_like(head.values.v)
     k = finite(head.k)

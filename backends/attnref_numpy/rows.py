@@ -14,6 +14,9 @@ from .precision import Dtype, finite, widened
 LOG2E = math.log2(math.e)
 """Powers of two of scores times this are exponentials."""
 
+MILD = 40.0
+"""Binary scores up to here need no maximum taken off: their powers are ordinary numbers."""
+
 
 class Values(NamedTuple):
     """Values with zeros where they are not finite, and where that is.

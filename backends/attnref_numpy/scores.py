@@ -9,6 +9,14 @@ from .blocks import Block
 from .precision import widened
 from .sequences import Head, part
 
+MODERATE = 1e30
+"""What makes a score may be multiplied by log2 e up to here."""
+
+
+def is_binary(bias: np.ndarray | None, softcap: float | None, scale: float) -> bool:
+    """Tell whether a scale may be spent on the queries, and the exponential's base with it."""
+    return bias is None and softcap is None and abs(scale) < MODERATE
+
 
 class Scores(NamedTuple):
     """Scores, and what their gradient needs of the soft cap.

@@ -2,12 +2,21 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attnref.backend import Reason, not_understood, refuse
-from attnref.problem import AttentionProblem, Gradients, Problem, Result, VarlenProblem
+from attnref.problem import (
+    AttentionProblem,
+    Gradients,
+    Problem,
+    Result,
+    TableProblem,
+    VarlenProblem,
+    WindowProblem,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +40,9 @@ WIDEST = 256
 
 MOST = 2**30
 """Tokens of an axis, so that positions fit into 32 bits inside a tile."""
+
+WINDOW = 2**14
+"""Tokens of a window, so that its pairs are counted in 32 bits."""
 
 OLDEST = (8, 0)
 """The first capability with the matrix products and asynchronous copies that kernels use."""
@@ -93,6 +105,12 @@ class TritonBackend:
             case VarlenProblem():
                 tokens = {"q": problem.q.shape[0], "k": problem.k.shape[0]}
                 columns = {"D": problem.q.shape[2], "Dv": problem.v.shape[2]}
+            case WindowProblem():
+                tokens = {f"axis {a} of the map": n for a, n in enumerate(problem.extents)}
+                columns = {"D": problem.q.shape[-1], "Dv": problem.v.shape[-1]}
+                reasons += _about_window(problem.window)
+            case TableProblem():
+                return reasons + _about_window(problem.window)
             case _:
                 return reasons
         reasons += [
@@ -166,6 +184,13 @@ def interpreted() -> bool:
     from triton import knobs
 
     return bool(knobs.runtime.interpret)
+
+
+def _about_window(window: tuple[int, ...]) -> list[Reason]:
+    N = prod(window)
+    if N <= WINDOW:
+        return []
+    return [Reason("window", f"a window of {N} tokens exceeds {WINDOW}", limit=WINDOW)]
 
 
 def _about_dtype(dtype: str) -> str:

@@ -139,10 +139,13 @@ def pair_bias(
     """
     s = tl.zeros((i + j).shape, tl.float32)
     if bias is not None:
-        pointers = bias + tl.cast(head, tl.int64) * strides[0] + i * strides[1] + j * strides[2]
+        pointers = bias + tl.cast(head, tl.int64) * strides[0]
+        pointers = pointers + i.to(tl.int64) * strides[1] + j.to(tl.int64) * strides[2]
         s += tl.load(pointers, mask=(i < N) & (j < N), other=0.0).to(tl.float32)
     if SHIFTED:
-        s = tl.where(i_by != j_by, s + wrap_bias, s)
+        # By selection where wrapped pairs are hidden (B4): a bias there may be anything.
+        wrapped = -INF if wrap_bias is None else s + wrap_bias
+        s = tl.where(i_by != j_by, wrapped, s)
     return tl.where(j_real, s, -INF)
 
 

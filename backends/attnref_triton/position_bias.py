@@ -17,6 +17,7 @@ import triton.language as tl
 
 from attnref.problem import Result, TableGradients, TableProblem
 from attnref_triton.launch import Launch
+from attnref_triton.layout import empty_as
 
 BLOCK = 256
 """Pairs, or rows of the table, of a program."""
@@ -32,7 +33,7 @@ def forward(problem: TableProblem) -> Result:
 
 def backward(problem: TableProblem, dbias: torch.Tensor) -> TableGradients:
     """Add up what all pairs of equal displacement say."""
-    dtable = torch.empty_like(problem.table)
+    dtable = empty_as(problem.table)
     add_up(problem, dbias, dtable).run()
     return TableGradients(dtable)
 

@@ -252,7 +252,7 @@ def queries(
         delta -= tl.load(
             start_of(asked, origin, head) + offsets(asked, place), mask=real, other=0.0
         )
-    # A row that saw nothing passes nothing on, whatever it is given (C5).
+    # A row that saw nothing has no weights, and so passes nothing finite on (C5).
     seeing = row_lse != -INF
     return q_tile, do_tile, tl.where(seeing, row_lse, INF), tl.where(seeing, delta, 0.0)
 

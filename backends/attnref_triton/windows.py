@@ -16,7 +16,7 @@ from attnref.problem import Result, WindowGradients, WindowProblem
 from attnref_triton import tables
 from attnref_triton.chips import chip_of
 from attnref_triton.launch import Launch
-from attnref_triton.layout import EIGHT, columns_in_eights, empty_as, room_for, settle
+from attnref_triton.layout import EIGHT, columns_in_eights, empty_as, in_order_of, room_for, settle
 from attnref_triton.plan import NARROWEST
 from attnref_triton.window_backward import (
     window_keys_kernel,
@@ -27,9 +27,6 @@ from attnref_triton.window_forward import window_kernel
 
 AXES = 3
 """Axes of a map in its common form; leading ones have length one."""
-
-LARGEST = float(torch.finfo(torch.float32).max)
-"""A finite wrap bias stays finite."""
 
 Run = tuple[int, int]
 """The first of some adjacent windows of an axis, and how many they are."""
@@ -47,6 +44,12 @@ def runs_of(extent: int, window: int, shift: int) -> tuple[Run, ...]:
         special = 2 if n > 1 and (n - 1) * window + shift > extent else 1
     runs = [(0, n - special), *((n - s, 1) for s in range(special, 0, -1))]
     return tuple(run for run in runs if run[1])
+
+
+def _finite(x: Any) -> float:
+    """Keep a finite number within float32, which kernels take."""
+    most = torch.finfo(torch.float32).max
+    return float(min(max(x, -most), most))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,9 +142,9 @@ class Windows:
             "bias_strides": (0, 0, 0) if p.bias is None else p.bias.stride(),
             "key_mask": p.key_mask,
             "mask_strides": (0,) * 5 if p.key_mask is None else (*self.strides(p.key_mask), 0),
-            "scales": p.scale if per_head else None,
-            "scale": 0.0 if per_head else p.scale,
-            "wrap_bias": max(p.wrap_bias, -LARGEST) if p.wrap_bias > -torch.inf else p.wrap_bias,
+            "scales": p.scale.contiguous() if per_head else None,  # type: ignore[union-attr]
+            "scale": 0.0 if per_head else _finite(p.scale),
+            "wrap_bias": None if p.wrap_bias == -torch.inf else _finite(p.wrap_bias),
             "runs": self.runs,
             "windows": tuple(-(-g // w) for g, w in zip(extents, window, strict=True)),
             "extents": extents,
@@ -221,7 +224,9 @@ def backward(
     made = Made(dq, dk, dv, *_sums(call))
     for launch in backward_launches(call, out, lse, dout, dlse, made):
         launch.run()
-    dbias = None if made.dbias is None else made.dbias.sum(0).to(p.bias.dtype)  # type: ignore[union-attr]
+    dbias = None
+    if made.dbias is not None and p.bias is not None:
+        dbias = in_order_of(p.bias, made.dbias.sum(0).to(p.bias.dtype))
     dscale = None if made.dscale is None else made.dscale.sum((0, 2)).to(p.scale.dtype)  # type: ignore[union-attr]
     given = [settle(x, y) for x, y in zip(due, rooms, strict=True)]
     if p.qkv is not None:

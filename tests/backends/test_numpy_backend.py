@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import threadpoolctl
 from attnref_numpy import attention as numpy_attention
-from attnref_numpy import backend, blocks, gradients, lattice, scores, threads
+from attnref_numpy import backend, blocks, gradients, lattice, mild, scores, short, threads
+from attnref_numpy.sequences import call_of
 
 import attnref
 from attnref import normalize
@@ -52,7 +53,10 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     modules: tuple[ModuleType, ...] = (numpy_attention, gradients, lattice)
     for module in modules:
         monkeypatch.setattr(module, "ELEMENTS", 40)
-    monkeypatch.setattr(blocks, "ROWS", 3)
+    for module in (blocks, numpy_attention):
+        monkeypatch.setattr(module, "ROWS", 3)
+    monkeypatch.setattr(mild, "KEYS", 4)
+    monkeypatch.setattr(short, "MOST", 0)
 
 
 @pytest.fixture
@@ -64,8 +68,14 @@ def seen_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         shapes.append(s.shape)
         return original(s, *args)
 
-    original = scores.scored
+    def noted_tile(p: np.ndarray, *args: Any) -> None:
+        shapes.append(p.shape)
+        hide(p, *args)
+
+    original, hide = scores.scored, mild._hide
+    monkeypatch.setattr(short, "MOST", 0)
     monkeypatch.setattr(scores, "scored", noted)
+    monkeypatch.setattr(mild, "_hide", noted_tile)
     return shapes
 
 
@@ -86,6 +96,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bias by row": {"bias": random(2, 23, 1)},
     "bias by key": {"bias": random(1, 31), "softcap": 2.0},
     "sinks": {"sinks": random(2), "window": (0, 0), "q_offset": 20},
+    "wild": {"scale": 40.0, "causal": True, "q_offset": "end"},
+    "wild sinks": {"sinks": 100 * random(2), "mask": random(23, 31) > 1},
 }
 
 
@@ -235,6 +247,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(threading.current_thread().name)
         attend(*args)
 
+    monkeypatch.setattr(short, "MOST", 0)
     monkeypatch.setattr(numpy_attention, "attend", noted)
     monkeypatch.setattr(threads, "WORTH", 0)
     monkeypatch.setattr(threads, "_cores", lambda: 2)
@@ -279,3 +292,210 @@ def test_without_threadpoolctl_heads_follow_one_another(
     backend.forward(two_heads())
     threads._pools.cache_clear()
     assert two_threads == [threading.current_thread().name] * 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask": np.eye(9, dtype=bool)[::-1]},
+        {"causal": True},
+        {"window": (0, 0)},
+        {"mask": np.arange(9) == 4},
+        {"window": (0, 2), "mask": np.tile(np.arange(9) < 2, (9, 1))},
+    ],
+    ids=["a-mask", "causal", "a-window", "one-key", "both"],
+)
+def test_a_row_that_sees_one_key_has_its_value(options: dict[str, Any]) -> None:
+    """To the bit, though nothing makes its weight a one before the product (A6)."""
+    q, k, v = (random(1, 2, 9, 16).astype(np.float32) * n for n in (1, 1.7, 0.9))
+    out = attnref.attention(q, k, v, backend=backend, **options)
+    exact = attnref.attention(*map(np.float64, (q, k, v)), backend="reference", **options)
+    ones = np.isin(exact, v)
+    assert ones.any()
+    np.testing.assert_array_equal(out[ones], exact[ones].astype(np.float32))
+
+
+def many_windows(scale: float = 0.25) -> Problem:
+    """Describe maps whose windows come in several chunks, the last ones at an edge."""
+    qkv, bias = random(2, 7, 9, 3, 2, 8), random(2, 9, 9)
+    return normalize.window_attention_qkv(
+        qkv.astype(np.float32),
+        window=3,
+        shift=1,
+        bias=bias.astype(np.float32),
+        scale=np.full(2, scale, np.float32),
+        with_lse=True,
+    )
+
+
+def test_windows_give_the_same_bits_on_any_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Chunks do not depend on threads, and what they share is added up in their order."""
+    monkeypatch.setattr(lattice, "ELEMENTS", 500)
+    assert len(lattice.chunks(many_windows())) > 4
+    alone = both_ways(many_windows())
+    monkeypatch.setattr(threads, "WORTH", 0)
+    monkeypatch.setattr(threads, "_cores", lambda: 3)
+    for x, y in zip(alone, both_ways(many_windows()), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a-bias-each", "one-bias"])
+def test_gradients_are_the_same_bits_on_any_number_of_threads(
+    own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads that share a bias or sinks add to them one after another."""
+    q, k = (random(2, heads, 20, 8).astype(np.float32) for heads in (4, 2))
+    bias = random(*((2, 4) if own else (1, 1)), 20, 20).astype(np.float32)
+    sinks = None if own else random(4).astype(np.float32)
+    problem = normalize.attention(q, k, k, bias=bias, sinks=sinks, with_lse=True)
+    alone = both_ways(problem)
+    monkeypatch.setattr(threads, "WORTH", 1)
+    monkeypatch.setattr(threads, "_cores", lambda: 3)
+    for x, y in zip(alone, both_ways(problem), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_windows_of_mild_and_of_wild_scores_agree_with_the_specification() -> None:
+    """Mild ones need no maximum; wild ones, and values that are not finite, take the long way."""
+    for scale, limit in ((0.25, 2e-6), (30.0, 2e-4)):
+        problem = many_windows(scale)
+        got = backend.forward(problem)
+        want = attnref.window_attention_qkv_with_lse(
+            problem.qkv, window=3, shift=1, bias=problem.bias, scale=problem.scale,
+            backend="reference",
+        )  # fmt: skip
+        np.testing.assert_allclose(got.out, want.out, rtol=2e-5, atol=limit)
+        np.testing.assert_allclose(got.lse, want.lse, rtol=2e-5, atol=limit)
+    problem = many_windows()
+    problem.v[0, 0, 0] = np.inf
+    out = backend.forward(problem).out
+    assert np.isnan(out[0, 0, 0]).all()
+    assert np.isfinite(out[1]).all()
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_short_sequences_at_once_are_short_sequences(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stacked or one by one, with any option, in several stacks."""
+    q, k = (random(3, heads, n, 8).astype(np.float32) for heads, n in ((2, 23), (1, 31)))
+    problem = normalize.attention(q, k, k + 1, with_lse=True, **options)
+    monkeypatch.setattr(short, "ELEMENTS", 2 * 2 * 23 * 31)
+    assert short.is_short(call_of(problem))
+    together = backend.forward(problem)
+    monkeypatch.setattr(short, "MOST", 0)
+    for x, y in zip(together, backend.forward(problem), strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-5)
+
+
+def floats(*shape: int, value: float = 1.0) -> np.ndarray:
+    return np.full(shape, value, np.float32)
+
+
+def column(*numbers: float) -> np.ndarray:
+    return np.float32(numbers)[None, None, :, None]
+
+
+AT_THE_END: dict[str, tuple[tuple[np.ndarray, np.ndarray, np.ndarray], dict[str, Any]]] = {
+    "products-of-tiny-numbers": (
+        (floats(1, 1, 2, 1, value=1e-23), column(1, 0.5), column(1, 0.5)),
+        {"scale": 1e25},
+    ),
+    "large-values": (
+        (floats(1, 1, 2, 1, value=27), floats(1, 1, 3, 1), floats(1, 1, 3, 1, value=1e30)),
+        {"scale": 1.0},
+    ),
+    "small-values": (
+        (floats(1, 1, 2, 1, value=-27), floats(1, 1, 3, 1), column(1e-30, 2e-30, 3.3e-30)),
+        {"scale": 1.0},
+    ),
+    "a-large-scale": (
+        (floats(1, 1, 2, 1, value=1e-38), floats(1, 1, 3, 1), floats(1, 1, 3, 1)),
+        {"scale": 3e38},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("most", [0, 2**14], ids=["one-by-one", "at-once"])
+@pytest.mark.parametrize(("given", "options"), AT_THE_END.values(), ids=AT_THE_END)
+def test_numbers_at_the_end_of_the_range_take_the_long_way(
+    given: tuple[np.ndarray, ...],
+    options: dict[str, Any],
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where powers or their products might leave the range, a maximum is taken off."""
+    monkeypatch.setattr(short, "MOST", most)
+    given = tuple(np.float32(np.repeat(x, 2, axis=1)) for x in given)
+    got = attnref.attention_with_lse(*given, backend="numpy", **options)
+    want = attnref.attention_with_lse(*given, backend="reference", **options)
+    np.testing.assert_allclose(got.out, want.out, rtol=1e-5)
+    np.testing.assert_allclose(got.lse, want.lse, rtol=1e-5)
+
+
+def test_empty_axes_are_no_errors() -> None:
+    """No head, no key, no column: results are empty, or zeros (A4)."""
+    for B, Hq, Hkv, Sq, Sk, D in ((1, 0, 2, 200, 200, 4), (1, 2, 2, 300, 0, 4), (2, 1, 1, 3, 3, 0)):
+        q, k = floats(B, Hq, Sq, D), floats(B, Hkv, Sk, D)
+        assert attnref.attention(q, k, k, scale=1.0, backend="numpy").shape == q.shape
+    for D, Dv in ((0, 3), (3, 0), (0, 0)):
+        q, v = floats(1, 5, 2, D), floats(1, 5, 2, Dv)
+        out = attnref.window_attention(q, q, v, scale=1.0, window=3, backend="numpy")
+        assert out.shape == v.shape
+
+
+def test_maps_with_their_heads_first_are_read_where_they_lie() -> None:
+    """Tokens that do not follow one another are picked by their coordinates."""
+    x = random(2, 6, 9, 3, 8)
+    y = np.ascontiguousarray(x.transpose(0, 3, 1, 2, 4)).transpose(0, 2, 3, 1, 4)
+    options: dict[str, Any] = {"window": 4, "shift": 1, "backend": "numpy"}
+    want = attnref.window_attention(x, x, x, **options)
+    got = attnref.window_attention(y, y, y, **options)
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+    assert got.strides == y.strides
+
+
+def test_calls_at_once_give_blas_its_threads_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first to come limits it, and the last to go restores it."""
+    monkeypatch.setattr(threads, "WORTH", 0)
+    monkeypatch.setattr(threads, "_cores", lambda: 2)
+    before = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+    inside, leave = threading.Event(), threading.Event()
+
+    def first(_: int) -> None:
+        inside.set()
+        leave.wait()
+
+    caller = threading.Thread(target=threads.spread, args=(first, [0, 1], 1))
+    caller.start()
+    inside.wait()
+    with threads._one_thread_of_blas:
+        leave.set()
+        caller.join()
+        single = [
+            p["num_threads"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"
+        ]
+        assert set(single) <= {1}
+    assert before == [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+
+
+def test_after_a_fork_threads_are_started_anew() -> None:
+    """A child has none of its parent's."""
+    held = threads._executor(2), threads._one_thread_of_blas
+    threads._after_fork()
+    assert threads._executor(2) is not held[0]
+    assert threads._one_thread_of_blas is not held[1]
+
+
+def test_an_interpreter_that_ends_works_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts no thread any more."""
+
+    class Ended:
+        def submit(self, *_: Any) -> None:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(threads, "_executor", lambda _: Ended())
+    monkeypatch.setattr(threads, "_cores", lambda: 2)
+    assert [2, 3] == threads.spread(lambda n: n + 1, [1, 2], threads.WORTH)

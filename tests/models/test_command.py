@@ -1,12 +1,12 @@
 """`attnref models`: what it prints, and the status that it returns."""
 
-from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 
-from attnref import cli
-from attnref.models import PRESETS, presets
+from attnref import cli, registry
+from attnref.errors import Reason
+from attnref.models import MINIATURES, PRESETS, presets
 
 from .drawn import SMALL
 
@@ -52,21 +52,43 @@ def test_backends_are_compared_on_a_random_model(name, capsys):
     assert "on numpy and reference: " in page
 
 
-@pytest.mark.usefixtures("small")
-def test_backends_that_part_give_the_status_one(capsys, monkeypatch):
-    """Scripts can tell."""
-    command = cli.import_module("attnref.models.command")
-    compared = command.compare_at_random
+@pytest.mark.parametrize("device", [[], ["--device", "cpu"]], ids=["arrays", "tensors"])
+def test_without_a_name_a_small_model_of_every_kind_is_compared(device, capsys):
+    """One line each, in NumPy or in torch."""
+    lines = said(["--compare", "torch", "reference", *device], capsys)[0].splitlines()
 
-    def parted(*words, **options):
-        found = compared(*words, **options)
-        return replace(found, calls=tuple(replace(c, excess=c.excess + 2) for c in found.calls))
+    assert list(MINIATURES) == [line.split()[0] for line in lines]
+    assert all("no call is past its limit" in line for line in lines)
 
-    monkeypatch.setattr(command, "compare_at_random", parted)
 
-    page, _ = said(["vit", "--compare", "numpy", "reference"], capsys, status=1)
+def test_backends_that_part_give_the_status_one(capsys):
+    """A shift that is applied once instead of per axis is found in the first shifted layer."""
+    wrong = "attnref_conformance.faulty:windows_shifted_once"
 
-    assert "they part at layer 0, head 0, in attention" in page
+    lines = said(["--compare", "numpy", wrong], capsys, status=1)[0].splitlines()
+
+    parted = [line for line in lines if "they part at layer 1, head 0, in window_attention" in line]
+    assert ["swin", "swinv2"] == [line.split()[0] for line in parted]
+    assert len(MINIATURES) == len(lines)
+
+
+def test_a_model_that_a_backend_declines_is_not_run_and_the_others_are(capsys, monkeypatch):
+    """The line has the backend's reason, and the status is not zero."""
+    reference = registry.load("reference")
+
+    class Windowless(type(reference)):
+        name = "windowless"
+
+        def unsupported(self, problem):
+            return [Reason("operation", "no windows")] * (problem.operation == "window_attention")
+
+    monkeypatch.setattr(registry, "load", {"numpy": reference, "windowless": Windowless()}.get)
+
+    lines = said(["--compare", "numpy", "windowless"], capsys, status=1)[0].splitlines()
+
+    declined = [line for line in lines if "not run: windowless: no windows" in line]
+    assert ["swin", "swinv2"] == [line.split()[0] for line in declined]
+    assert len(MINIATURES) == len(lines)
 
 
 WRONG = {
@@ -75,7 +97,10 @@ WRONG = {
         ["conv", "--compare", "numpy", "cudnn"],
         "no backend is called 'cudnn'.",
     ),
-    "no model to compare on": (["--compare", "numpy", "torch"], "--compare needs a model"),
+    "a device that is not there": (
+        ["conv", "--compare", "numpy", "torch", "--device", "nowhere"],
+        "no torch tensor on nowhere: ",
+    ),
     "a model too large to draw": (
         ["vit-22b", "--compare", "numpy", "torch"],
         "the model has 21,756,703,720 parameters; more than 2,000,000,000 are not drawn.",

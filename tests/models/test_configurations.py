@@ -75,8 +75,8 @@ def test_parameters_are_drawn_by_what_they_are():
     assert (drawn["norm.weight"] == 1).all()
     assert (drawn["head.bias"] == 0).all()
     assert (drawn["stages.0.blocks.0.attention.scale"] == np.log(10)).all()
-    assert 0.02 == pytest.approx(drawn["head.weight"].std(), rel=0.1)
-    assert (2 / 3) ** 0.5 == pytest.approx(drawn["patches.weight"].std(), rel=0.5)
+    assert 16**-0.5 == pytest.approx(drawn["head.weight"].std(), rel=0.1)
+    assert 3**-0.5 == pytest.approx(drawn["patches.weight"].std(), rel=0.5)
     again = initialise(config, np.random.default_rng(3), "float64")
     assert all(np.array_equal(drawn[n], again[n]) for n in drawn)
 

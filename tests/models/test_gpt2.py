@@ -164,6 +164,14 @@ REFUSED = {
         lambda p: gpt2.generate(p, CONFIG, [[1], []], steps=1),
         "there are prompts of [1, 0] tokens, temperature is 0.0 and rng is None.",
     ),
+    "no prompt at all": (
+        lambda p: gpt2.generate(p, CONFIG, [], steps=1),
+        "there are prompts of [] tokens, temperature is 0.0 and rng is None.",
+    ),
+    "a negative temperature": (
+        lambda p: gpt2.generate(p, CONFIG, [[1]], steps=1, temperature=-1.0),
+        "there are prompts of [1] tokens, temperature is -1.0 and rng is None.",
+    ),
     "chance without a source": (
         lambda p: gpt2.generate(p, CONFIG, [[1]], steps=1, temperature=1.0),
         "there are prompts of [1] tokens, temperature is 1.0 and rng is None.",

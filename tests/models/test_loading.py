@@ -135,6 +135,13 @@ def test_what_is_ignored_is_not_unexpected(state):
     assert load(GPT2, state, source="huggingface", ignore=["classifier."])
 
 
+def test_a_name_that_is_there_in_two_spellings_is_one_too_many(state):
+    """With the prefix and without it: nobody knows which one was meant."""
+    state["ln_f.bias"] = state["transformer.ln_f.bias"] + 1
+
+    assert ("ln_f.bias",) == refused(state).unexpected
+
+
 def test_another_architecture_is_refused_by_its_names(state):
     """GPT-2's state dict is no BERT; a long list is cut and counted."""
     error = refused(state, BERTConfig(**TEXT))

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import attnref
 from attnref.models import swin
-from attnref.models.swin import continuous_table, displacements
+from attnref.models.swin import continuous_table, displacements, looked_up
 
 from .drawn import SMALL, parameters, question
 
@@ -23,6 +24,15 @@ def test_the_scale_of_cosines_is_bounded_by_a_hundred():
 
     assert np.array_equal(logits(np.log(100.0)), logits(9.0))
     assert not np.array_equal(logits(np.log(100.0)), logits(np.log(99.0)))
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_tables_are_looked_up_as_attnref_does(window):
+    """Plain indexing, and the public function."""
+    table = np.random.default_rng(0).normal(size=((2 * window - 1) ** 2, 2))
+    expected = attnref.relative_position_bias(table, window=(window, window))
+
+    assert np.array_equal(expected, looked_up(table, window))
 
 
 def test_displacements_are_logarithmic_and_row_major():

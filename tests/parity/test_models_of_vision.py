@@ -212,9 +212,14 @@ def test_a_hybrid_gives_the_logits_of_timms(backend):
     embed = partial(HybridEmbed, backbone=stem)
     theirs = loud(
         VisionTransformer(
-            img_size=32, patch_size=1, embed_dim=32, depth=3, num_heads=4, num_classes=5,
+            img_size=32,
+            patch_size=1,
+            embed_dim=32,
+            depth=3,
+            num_heads=4,
+            num_classes=5,
             embed_layer=embed,
-        )  # fmt: skip
+        )
     )
     body = ViTConfig(**{**SMALL, "image": (8, 8), "patch": 1}, channels=16, classes=5)
     config = HybridConfig(stem=(8, 16), body=body)

@@ -29,7 +29,7 @@ _kept: list[torch.library.Library] = []
 def declare() -> None:
     """Import torchvision, and declare what it misses where that fails."""
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError:
         for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
             del sys.modules[name]

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attnref_triton import backend
 from attnref_triton.windows import runs_of
 
 import attnref
+from attnref import normalize
 from attnref.spec import windows as spec
 
 H, D, DV = 2, 16, 8
@@ -104,3 +106,43 @@ def test_windows_of_a_run_hide_the_same_pairs(extent: int, window: int) -> None:
         for first, count in runs:
             assert (real[first : first + count] == real[first]).all()
             assert (across[first : first + count] == across[first]).all()
+
+
+def test_what_tiles_do_not_hold_is_declined() -> None:
+    """With the number that was asked for and the one that is possible."""
+    wide = tensor(1, 4, 4, 1, 264)
+    long = tensor(1, 200, 1, 8)
+    declined = {
+        "D = 264 exceeds 256": normalize.window_attention(wide, wide, wide, window=2),
+        "a window of 20000 tokens exceeds 16384": normalize.window_attention(
+            long, long, long, window=20000
+        ),
+    }
+    for reason, problem in declined.items():
+        assert reason in [str(r) for r in backend.unsupported(problem)]
+
+
+def test_companions_may_lie_anywhere() -> None:
+    """Scales with a stride, a permuted bias whose gradient follows it, NaN at a wrapped pair."""
+    q = tensor(1, 6, H, 8)
+    scale = torch.tensor([0.3, 9.0, -1.2, 9.0])[::2]
+    bias = tensor(4, 4, H).permute(2, 0, 1)
+    options = {"window": 4, "shift": 1, "scale": scale, "bias": bias}
+    out, lse = attnref.window_attention_with_lse(q, q, q, backend="triton", **options)
+    widened = {n: exact(x) for n, x in options.items()}
+    want = attnref.window_attention_with_lse(*[exact(q)] * 3, backend="reference", **widened)
+    torch.testing.assert_close(want.out, out.double(), atol=1e-5, rtol=1e-5)
+    g = attnref.window_attention_backward(out, q, q, q, out, lse, backend="triton", **options)
+    assert g.dbias.stride() == bias.stride()
+
+
+def test_what_a_wrapped_pair_is_told_is_not_heard() -> None:
+    """Minus infinity hides by selection (B4), and finite numbers stay finite."""
+    q = tensor(1, 8, 1, 8)
+    options = {"window": 4, "shift": 2, "backend": "triton"}
+    bias = torch.zeros(1, 4, 4)
+    bias[0, 0, 3] = float("nan")  # heard in the first window, a wrapped pair in the last
+    out = attnref.window_attention(q, q, q, bias=bias, **options)
+    assert [2] == out.isnan().any(-1).flatten().nonzero().flatten().tolist()
+    far = attnref.window_attention_with_lse(q, q, q, wrap_bias=1e39, **options)
+    assert far.out.isfinite().all()

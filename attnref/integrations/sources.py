@@ -1,0 +1,65 @@
+"""Whether a library's code is the code that attnref was held to.
+
+A replacement takes over the meaning of some functions of a library. Names say nothing of
+meaning, nor do version numbers of a copy that somebody patched. So the functions
+themselves are compared: without comments, docstrings, annotations and layout, because
+those mean nothing when they run.
+"""
+
+import ast
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+DIGITS = 12
+"""Hexadecimal digits of a print."""
+
+Prints = Mapping[Callable[..., Any], frozenset[str]]
+"""Functions, each with the prints of all its versions that have one meaning."""
+
+
+def fingerprint(function: Callable[..., Any]) -> str | None:
+    """Return a print of what a function does, or `None` if its source is not there.
+
+    Args:
+        function: One that was written in Python.
+
+    Returns:
+        Twelve hexadecimal digits.
+
+    Example:
+        >>> import textwrap
+        >>> fingerprint(textwrap.dedent) == fingerprint(textwrap.dedent)
+        True
+        >>> fingerprint(len) is None
+        True
+    """
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        return None
+    tree = ast.parse(textwrap.dedent(source))
+    bare = ast.unparse(_Bare().visit(tree))
+    return hashlib.sha256(bare.encode()).hexdigest()[:DIGITS]
+
+
+def unknown(prints: Prints) -> list[str]:
+    """Return the names of the functions that are none of the versions known."""
+    return [f.__qualname__ for f, known in prints.items() if fingerprint(f) not in known]
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes away what means nothing when a function runs."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # ast's name
+        self.generic_visit(node)
+        node.returns = None
+        if ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
