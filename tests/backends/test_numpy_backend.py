@@ -461,24 +461,25 @@ def test_calls_at_once_give_blas_its_threads_back(monkeypatch: pytest.MonkeyPatc
     """The first to come limits it, and the last to go restores it."""
     monkeypatch.setattr(threads, "WORTH", 0)
     monkeypatch.setattr(threads, "_cores", lambda: 2)
-    before = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
     inside, leave = threading.Event(), threading.Event()
+
+    def at_work() -> list[int]:
+        pools = threads._pools().info()
+        return [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
 
     def first(_: int) -> None:
         inside.set()
         leave.wait()
 
+    before = at_work()
     caller = threading.Thread(target=threads.spread, args=(first, [0, 1], 1))
     caller.start()
     inside.wait()
     with threads._one_thread_of_blas:
         leave.set()
         caller.join()
-        single = [
-            p["num_threads"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"
-        ]
-        assert set(single) <= {1}
-    assert before == [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+        assert set(at_work()) == {1}
+    assert before == at_work()
 
 
 def test_after_a_fork_threads_are_started_anew() -> None:
