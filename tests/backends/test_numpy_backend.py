@@ -457,29 +457,41 @@ def test_maps_with_their_heads_first_are_read_where_they_lie() -> None:
     assert got.strides == y.strides
 
 
+class Pool:
+    """A BLAS of two threads, and what threadpoolctl does to it."""
+
+    def __init__(self) -> None:
+        self.threads, self.before = 2, 0
+
+    def limit(self, *, limits: int, user_api: str) -> "Pool":
+        assert user_api == "blas"
+        self.before, self.threads = self.threads, limits
+        return self
+
+    def restore_original_limits(self) -> None:
+        self.threads = self.before
+
+
 def test_calls_at_once_give_blas_its_threads_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first to come limits it, and the last to go restores it."""
+    pool = Pool()
     monkeypatch.setattr(threads, "WORTH", 0)
     monkeypatch.setattr(threads, "_cores", lambda: 2)
+    monkeypatch.setattr(threads, "_pools", lambda: pool)
     inside, leave = threading.Event(), threading.Event()
-
-    def at_work() -> list[int]:
-        pools = threads._pools().info()
-        return [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
 
     def first(_: int) -> None:
         inside.set()
         leave.wait()
 
-    before = at_work()
     caller = threading.Thread(target=threads.spread, args=(first, [0, 1], 1))
     caller.start()
     inside.wait()
     with threads._one_thread_of_blas:
         leave.set()
         caller.join()
-        assert set(at_work()) == {1}
-    assert before == at_work()
+        assert pool.threads == 1
+    assert pool.threads == 2
 
 
 def test_after_a_fork_threads_are_started_anew() -> None:
