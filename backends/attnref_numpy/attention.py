@@ -16,7 +16,6 @@ from .precision import compute_dtype, ready, zeros
 from .rows import LOG2E, Finished, finish
 from .scores import head_scores, is_binary
 from .sequences import Head, Place, call_of, heads_first
-from .short import is_short
 from .threads import spread
 
 ELEMENTS = 2**20
@@ -37,7 +36,7 @@ def forward(problem: AttentionProblem | VarlenProblem) -> Result:
         at = place.b, group, place.rows
         attend(call.head(*unit), rows[at], lse[at])
 
-    if is_short(call) and not packed:
+    if short.is_short(call) and not packed:
         spread(lambda at: short.attend(call, at, rows, lse), short.entries(call), call.scores)
     else:
         spread(work, call.heads(), call.scores)

@@ -8,13 +8,15 @@ the scores, and tiles of keys are small enough to stay in a cache.
 import math
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .blocks import Block, stacked
 from .precision import ready, widened
 from .rows import LOG2E, MILD, Finished
 from .scores import is_binary
 from .sequences import Head
+
+Visible = Bool[np.ndarray, "#group #rows #keys"]
 
 ROWS, KEYS = 512, 512
 """Queries of a block, and keys of a tile."""
@@ -64,7 +66,7 @@ def attend_mildly(head: Head, block: Block) -> Finished:
         tile = slice(first, min(first + KEYS, len(k)))
         p = q @ k[tile].mT
         np.exp2(p, out=p)
-        _hide(p.reshape(group, n, p.shape[1]), block, tile)
+        _hide(p.reshape(group, n, p.shape[1]), block.visible, tile)
         l += np.einsum("ij->i", p)  # the letter of the equation
         out += p @ v[tile]
     if head.sinks is not None:
@@ -73,40 +75,27 @@ def attend_mildly(head: Head, block: Block) -> Finished:
     l[nothing] = 1
     out /= l[:, None]
     if head.sinks is None:
-        alone, key = _alone(block, len(k))
+        alone, key = _alone(block.visible, len(k))
         rows = np.broadcast_to(alone, (group, n)).reshape(-1)
         out[rows] = v[np.broadcast_to(key, (group, n)).reshape(-1)[rows]]
     lse = np.where(nothing, -np.inf, np.log(l))
     return Finished(out.reshape(group, n, v.shape[1]), lse.reshape(group, n))
 
 
-def _hide(p: Float[np.ndarray, "group rows keys"], block: Block, tile: slice) -> None:
-    """Give no weight to what a tile's ragged keys are hidden from."""
-    if block.visible is None:
-        return
-    start, stop, _ = block.ragged.indices(tile.stop)
-    first = max(start, tile.start)
-    if first < stop:
-        seen = block.visible
-        if seen.shape[-1] > 1:
-            seen = seen[..., first - start : stop - start]
-        np.copyto(p[..., first - tile.start : stop - tile.start], 0, where=~seen)
+def _hide(p: Float[np.ndarray, "group rows keys"], seen: Visible | None, tile: slice) -> None:
+    """Give no weight to the keys of a tile that a mask hides."""
+    if seen is not None:
+        np.copyto(p, 0, where=~(seen[..., tile] if seen.shape[-1] > 1 else seen))
 
 
 def _alone(
-    block: Block, keys: int
-) -> tuple[Int[np.ndarray, "#group #rows"], Int[np.ndarray, "#group #rows"]]:
+    seen: Visible | None, keys: int
+) -> tuple[Bool[np.ndarray, "#group #rows"], Int[np.ndarray, "#group #rows"]]:
     """Tell which rows see a single key, and which; those have its value, to the bit.
 
     A sum divided by its only weight might not give it back.
     """
-    start, stop, _ = block.ragged.indices(keys)
-    always = keys if block.visible is None else keys - (stop - start)
-    if always > 1 or keys == 0:
-        return np.zeros((1, 1), bool), np.zeros((1, 1), int)
-    if block.visible is None:
-        return np.ones((1, 1), bool), np.zeros((1, 1), int)
-    seen = np.broadcast_to(block.visible, (*block.visible.shape[:-1], stop - start))
-    count = seen.sum(axis=-1)
-    other = 0 if start else stop
-    return count + always == 1, np.where(count > 0, start + seen.argmax(axis=-1), other)
+    if seen is None or keys == 0:
+        return np.full((1, 1), keys == 1), np.zeros((1, 1), int)
+    seen = np.broadcast_to(seen, (*seen.shape[:-1], keys))
+    return seen.sum(axis=-1) == 1, seen.argmax(axis=-1)

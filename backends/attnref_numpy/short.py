@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 
 from attnref.spec.visibility import in_window
 
+from .blocks import ELEMENTS
 from .precision import compute_dtype, number, widened
 from .rows import LOG2E, Values, finish
 from .scores import Scores, is_binary, scored
@@ -19,9 +20,6 @@ from .sequences import Call
 
 MOST = 2**14
 """Scores of a head up to which it counts as short."""
-
-ELEMENTS = 2**18
-"""Scores that are made at once."""
 
 
 class Stack(NamedTuple):

@@ -22,7 +22,7 @@ from attnref_triton.tiles import INF, load
 
 NUMBERS = [
     "strides", "row_strides", "mask_strides", "bias_strides", "runs", "windows", "extents",
-    "shift", "wrap_bias", "scale", "heads", "batches", "chunk", "D", "DV", "part_size",
+    "shift", "wrap_bias", "scale", "heads", "batches", "chunk", "D", "DV",
 ]  # fmt: skip
 """Arguments that are numbers to a kernel whatever their value."""
 

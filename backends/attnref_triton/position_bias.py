@@ -25,8 +25,8 @@ BLOCK = 256
 
 def forward(problem: TableProblem) -> Result:
     """Look up the bias of every pair."""
-    table, (H, N, _) = problem.table, shape_of(problem)
-    bias = table.new_empty((H, N, N))
+    N = prod(problem.window)
+    bias = problem.table.new_empty((problem.table.shape[1], N, N))
     look_up(problem, bias).run()
     return Result(bias)
 
@@ -53,12 +53,6 @@ def add_up(problem: TableProblem, dbias: torch.Tensor, dtable: torch.Tensor) -> 
     arguments = {"dbias": dbias, "dtable": dtable, "strides": strides, "heads": H}
     grid = (H * triton.cdiv(R, BLOCK),)
     return Launch(position_gradient_kernel, grid, {**arguments, **_cut(problem)})
-
-
-def shape_of(problem: TableProblem) -> tuple[int, int, int]:
-    """Return the shape of the bias."""
-    N = prod(problem.window)
-    return problem.table.shape[1], N, N
 
 
 def _cut(problem: TableProblem) -> dict[str, object]:

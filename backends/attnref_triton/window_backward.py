@@ -82,10 +82,7 @@ def window_pairs_kernel(
     j = tile // TILES * BLOCK + tl.arange(0, BLOCK)
     here, real, by = places(i, first, windows, shift, extents, WINDOW)
     there, seen, j_by = places(j, first, windows, shift, extents, WINDOW)
-    together = pair_bias(
-        bias, bias_strides, head, i[None, :], j[:, None], by[None, :], j_by[:, None],
-        seen[:, None], wrap_bias, N, SHIFTED,
-    )  # fmt: skip
+    together = keys_down(bias, bias_strides, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED)
     total = tl.zeros([BLOCK, BLOCK], tl.float32)
     drawn = tl.zeros([BLOCK], tl.float32)
     for t in range(start, stop):
@@ -162,10 +159,9 @@ def window_keys_kernel(
         for i0 in range(0, N, BLOCK):
             i = i0 + tl.arange(0, BLOCK)
             here, real, by = places(i, first, windows, shift, extents, WINDOW)
-            together = pair_bias(
-                bias, bias_strides, head, i[None, :], j[:, None], by[None, :], j_by[:, None],
-                seen[:, None], wrap_bias, N, SHIFTED,
-            )  # fmt: skip
+            together = keys_down(
+                bias, bias_strides, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED
+            )
             asking = queries(
                 q, out, dout, lse, dlse, row_strides, origin, head, here, real, d, e, D, DV, WHOLE
             )
@@ -220,10 +216,9 @@ def window_queries_kernel(
         for j0 in range(0, N, BLOCK):
             j = j0 + tl.arange(0, BLOCK)
             there, seen, j_by = places(j, first, windows, shift, extents, WINDOW)
-            together = pair_bias(
-                bias, bias_strides, head, i[None, :], j[:, None], by[None, :], j_by[:, None],
-                seen[:, None], wrap_bias, N, SHIFTED,
-            )  # fmt: skip
+            together = keys_down(
+                bias, bias_strides, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED
+            )
             k_tile = tile_of(k, origin, head, there, seen, d, D, WHOLE)
             v_tile = tile_of(v, origin, head, there, seen, e, DV, WHOLE)
             _, ds, _ = pairs(
@@ -233,6 +228,17 @@ def window_queries_kernel(
             ds = tl.trans(ds.to(k_tile.dtype))
             dq_tile = tl.dot(ds, k_tile, dq_tile, input_precision=PRECISION)
         put(dq, dq_tile * scale, origin, head, here, real, d, D, WHOLE)
+
+
+@triton.jit
+def keys_down(
+    bias, strides, head, i, j, by, j_by, seen, wrap_bias, N: tl.constexpr, SHIFTED: tl.constexpr
+):
+    """Join bias and visibility of a transposed tile, keys by queries."""
+    return pair_bias(
+        bias, strides, head, i[None, :], j[:, None], by[None, :], j_by[:, None], seen[:, None],
+        wrap_bias, N, SHIFTED,
+    )  # fmt: skip
 
 
 @triton.jit

@@ -35,9 +35,7 @@ def markdown(found: dict[str, Any]) -> str:
         for passes in ("forward", "backward"):
             timed = [row for row in rows if passes in row]
             if timed:
-                by_bytes = "of copy" in next(iter(timed[0][passes].values()))
-                table = _bound_by_memory(timed, passes) if by_bytes else _table(timed, passes)
-                parts.append(f"### {name.capitalize()}, {passes}\n\n{table}")
+                parts.append(f"### {name.capitalize()}, {passes}\n\n{_table(timed, passes)}")
     if "scale" in found:
         parts.append(f"### Length\n\n{_plain(found['scale'])}")
     if "host" in found:
@@ -60,20 +58,6 @@ def _table(rows: list[dict[str, Any]], passes: str) -> str:
         if passes == "forward":
             cells.append(f"{row[passes][ours]['GB/s']}")
         lines.append(cells)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _bound_by_memory(rows: list[dict[str, Any]], passes: str) -> str:
-    """Write milliseconds, the share of a copy's rate, and how many times faster than each peer."""
-    ours, *peers = rows[0][passes]
-    head = ["workload", *(f"{n}, ms" for n in (ours, *peers)), "of copy"]
-    head += [f"{peer} / {ours}" for peer in peers]
-    lines = [head, ["---"] * len(head)]
-    for row in rows:
-        ms = {name: found["ms"][1] for name, found in row[passes].items()}
-        cells = [row["workload"], *(f"{t:.3f}" for t in ms.values())]
-        cells.append(f"{row[passes][ours]['of copy']:.0%}")
-        lines.append([*cells, *(f"{ms[peer] / ms[ours]:.1f}" for peer in peers)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
