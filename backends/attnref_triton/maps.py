@@ -73,6 +73,24 @@ def window_at(t, first, n, WINDOW: tl.constexpr, AXES: tl.constexpr):
 
 
 @triton.jit
+def after(origin, first, n, WINDOW: tl.constexpr, AXES: tl.constexpr):
+    """Return the next window of a box, without the divisions of `window_at`."""
+    b, y0, y1, y2 = origin
+    y2 += WINDOW[2]
+    over = y2 >= (first[2] + n[2]) * WINDOW[2]
+    y2 = tl.where(over, first[2] * WINDOW[2], y2)
+    if AXES > 1:
+        y1 += over.to(tl.int32) * WINDOW[1]
+        over = y1 >= (first[1] + n[1]) * WINDOW[1]
+        y1 = tl.where(over, first[1] * WINDOW[1], y1)
+    if AXES > 2:
+        y0 += over.to(tl.int32) * WINDOW[0]
+        over = y0 >= (first[0] + n[0]) * WINDOW[0]
+        y0 = tl.where(over, first[0] * WINDOW[0], y0)
+    return b + over.to(tl.int32), y0, y1, y2
+
+
+@triton.jit
 def along(x, first, windows, shift, extent, W: tl.constexpr):
     """Place the tokens `x` of a window on one axis: `(from its origin, real, wrapped)`."""
     x += shift
@@ -133,10 +151,8 @@ def offsets(x, place):
 def pair_bias(
     bias, strides, head, i, j, i_by, j_by, j_real, wrap_bias, N: tl.constexpr, SHIFTED: tl.constexpr
 ):
-    """Join what is added to a pair to who sees whom: minus infinity where nobody does.
-
-    `i` and `j` are broadcast against each other, in whichever order a kernel has them.
-    """
+    """Join what is added to pairs to who sees whom: minus infinity where nobody does."""
+    i, j = i[:, None], j[None, :]
     s = tl.zeros((i + j).shape, tl.float32)
     if bias is not None:
         pointers = bias + tl.cast(head, tl.int64) * strides[0]
@@ -145,8 +161,8 @@ def pair_bias(
     if SHIFTED:
         # By selection where wrapped pairs are hidden (B4): a bias there may be anything.
         wrapped = -INF if wrap_bias is None else s + wrap_bias
-        s = tl.where(i_by != j_by, wrapped, s)
-    return tl.where(j_real, s, -INF)
+        s = tl.where(i_by[:, None] != j_by[None, :], wrapped, s)
+    return tl.where(j_real[None, :], s, -INF)
 
 
 @triton.jit

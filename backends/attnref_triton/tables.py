@@ -4,9 +4,9 @@ Measured on an H100 (capability 9.0) in bfloat16 with 16384 tokens in all, see
 `docs/benchmarks/`. For other capabilities the entries are those that the compiler spills
 least in, and nothing was timed. Nowhere does a forward kernel of dense attention spill a
 register; of the backward ones, only that over keys at D 256 spills more than a few dozen bytes.
-Walks through windows are from counts, and were not timed yet: with heads of 32 the forward
-spills nothing, and the backward some seventy bytes; windows of more than 64 tokens with heads
-of 128 and more spill hundreds.
+Walks through windows were measured there too, for half precisions and heads of up to 128; with
+heads of 32 the forward spills nothing, and the backward a few bytes; windows of more than 64
+tokens with heads of 128 and more spill hundreds.
 """
 
 from typing import NamedTuple
@@ -119,30 +119,57 @@ class Walk(NamedTuple):
 
     Attributes:
         block: Tokens in a tile.
-        programs: For each multiprocessor.
+        programs: For each multiprocessor, where they are few enough to run at once.
+        windows: That a program takes where they are not.
         warps: Warps in a program.
         stages: Windows in flight.
     """
 
     block: int
     programs: int
+    windows: int
     warps: int
     stages: int
 
 
 WALKS = {
     2: {
-        "window": {64: Walk(64, 6, 4, 3), 128: Walk(64, 4, 4, 2), 256: Walk(64, 2, 8, 1)},
-        "window_pairs": {64: Walk(64, 4, 4, 2), 128: Walk(32, 4, 4, 2), 256: Walk(32, 2, 8, 1)},
-        "window_sides": {64: Walk(64, 4, 4, 1), 128: Walk(32, 4, 4, 1), 256: Walk(32, 2, 8, 1)},
+        "window": {
+            32: Walk(64, 4, 4, 4, 4),
+            64: Walk(64, 4, 4, 4, 4),
+            128: Walk(64, 4, 8, 4, 2),
+            256: Walk(64, 2, 4, 8, 1),
+        },
+        "window_pairs": {
+            32: Walk(64, 2, 12, 4, 4),
+            64: Walk(64, 2, 12, 4, 3),
+            128: Walk(32, 4, 12, 4, 1),
+            256: Walk(32, 2, 12, 8, 1),
+        },
+        "window_sides": {
+            64: Walk(64, 8, 4, 4, 3),
+            128: Walk(64, 8, 4, 4, 3),
+            256: Walk(32, 2, 4, 8, 1),
+        },
     },
     4: {
-        "window": {64: Walk(32, 6, 4, 2), 128: Walk(16, 4, 4, 1), 256: Walk(16, 2, 4, 1)},
-        "window_pairs": {64: Walk(32, 4, 4, 1), 128: Walk(32, 4, 8, 1), 256: Walk(16, 2, 4, 1)},
-        "window_sides": {64: Walk(32, 4, 8, 1), 128: Walk(16, 4, 8, 1), 256: Walk(16, 2, 4, 1)},
+        "window": {64: Walk(32, 6, 4, 4, 2), 128: Walk(16, 4, 4, 4, 1), 256: Walk(16, 2, 4, 4, 1)},
+        "window_pairs": {
+            64: Walk(32, 4, 12, 4, 1),
+            128: Walk(32, 4, 12, 8, 1),
+            256: Walk(16, 2, 12, 4, 1),
+        },
+        "window_sides": {
+            64: Walk(32, 4, 4, 8, 1),
+            128: Walk(16, 4, 4, 8, 1),
+            256: Walk(16, 2, 4, 4, 1),
+        },
     },
 }
 """Bytes of a number to kernel to the widest head that a walk serves."""
+
+ONCE = 16
+"""Windows of a program up to which all programs should run at once."""
 
 READ = {"window": 3, "window_pairs": 5, "window_sides": 5}
 """Arrays of which a kernel reads a tile from each window."""

@@ -14,9 +14,14 @@ again, for windows of 49 tokens by a factor of five.
 **The first kernel** has a tile of pairs of one head, and walks through windows as the forward
 does. Where that tile is the whole window, everything is at hand: it reads each array once and
 writes the three gradients. On the way it adds `dS` up in registers, and what it has in the
-end is one program's part of `dbias` and `dscale`, for a sum in one order. Tiles are
-transposed, keys by queries: `p^T` and `dS^T` are then left factors, which stay in registers,
-and only `dq` wants its `dS` turned.
+end is one program's part of `dbias` and `dscale`, for a sum in one order. Tiles are queries by
+keys, though `p` and `dS` then pass through shared memory to be turned for `dv` and `dk`: with
+keys down, each thread has sixteen columns' `lse` and `delta` instead of two rows', loads them
+one by one, and computes a level for each. That took 915 instructions for a window, head and
+warp (7 x 7, D 32) where this takes 690, and 1.3 times as long. Two programs fit on a
+multiprocessor, so that windows must be in flight early: four deep is 1.17 times as fast as
+three. Tried, and no better: the tile of bias kept in sixteen bits, which the compiler widens
+outside the loop.
 
 **Larger windows** need sums over tiles that such a program does not see. They have a second
 kernel, which keeps a tile of keys for `dk` and `dv`, and a third, which keeps a tile of queries
@@ -28,6 +33,7 @@ import triton.language as tl
 
 from attnref_triton.maps import (
     NUMBERS,
+    after,
     box_of,
     offsets,
     pair_bias,
@@ -82,11 +88,11 @@ def window_pairs_kernel(
     j = tile // TILES * BLOCK + tl.arange(0, BLOCK)
     here, real, by = places(i, first, windows, shift, extents, WINDOW)
     there, seen, j_by = places(j, first, windows, shift, extents, WINDOW)
-    together = keys_down(bias, bias_strides, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED)
+    together = pair_bias(bias, bias_strides, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED)
     total = tl.zeros([BLOCK, BLOCK], tl.float32)
     drawn = tl.zeros([BLOCK], tl.float32)
-    for t in range(start, stop):
-        origin = window_at(t, first, n, WINDOW, AXES)
+    origin = window_at(start, first, n, WINDOW, AXES)
+    for _ in range(start, stop):
         k_tile = tile_of(k, origin, head, there, seen, d, D, WHOLE)
         v_tile = tile_of(v, origin, head, there, seen, e, DV, WHOLE)
         asking = queries(
@@ -99,21 +105,22 @@ def window_pairs_kernel(
         if dbias is not None:
             total += ds
         if dscale is not None:
-            drawn += tl.sum(ds * dot, axis=0)
+            drawn += tl.sum(ds * dot, axis=1)
         if TILES == 1:
             kind = k_tile.dtype
             ds = ds.to(kind)
-            dv_tile = tl.dot(p.to(kind), asking[1], input_precision=PRECISION)
-            dk_tile = tl.dot(ds, asking[0], input_precision=PRECISION) * scale
-            dq_tile = tl.dot(tl.trans(ds), k_tile, input_precision=PRECISION) * scale
+            dv_tile = tl.dot(tl.trans(p.to(kind)), asking[1], input_precision=PRECISION)
+            dk_tile = tl.dot(tl.trans(ds), asking[0], input_precision=PRECISION) * scale
+            dq_tile = tl.dot(ds, k_tile, input_precision=PRECISION) * scale
             put(dv, dv_tile, origin, head, there, seen, e, DV, WHOLE)
             put(dk, dk_tile, origin, head, there, seen, d, D, WHOLE)
             put(dq, dq_tile, origin, head, here, real, d, D, WHOLE)
+        origin = after(origin, first, n, WINDOW, AXES)
     # Parts lie one after another, and in each heads, then tokens.
     lane = part * heads + head
     if dbias is not None:
-        to = dbias + tl.cast(lane, tl.int64) * N * N + i[None, :] * N + j[:, None]
-        tl.store(to, total, mask=(i[None, :] < N) & (j[:, None] < N))
+        to = dbias + tl.cast(lane, tl.int64) * N * N + i[:, None] * N + j[None, :]
+        tl.store(to, total, mask=(i[:, None] < N) & (j[None, :] < N))
     if dscale is not None:
         tl.store(dscale + lane * TILES * TILES + tile, tl.sum(drawn, axis=0))
 
@@ -150,8 +157,8 @@ def window_keys_kernel(
     e = tl.arange(0, BLOCK_DV)[None, :]
     j = tile * BLOCK + tl.arange(0, BLOCK)
     there, seen, j_by = places(j, first, windows, shift, extents, WINDOW)
-    for t in range(start, stop):
-        origin = window_at(t, first, n, WINDOW, AXES)
+    origin = window_at(start, first, n, WINDOW, AXES)
+    for _ in range(start, stop):
         k_tile = tile_of(k, origin, head, there, seen, d, D, WHOLE)
         v_tile = tile_of(v, origin, head, there, seen, e, DV, WHOLE)
         dk_tile = tl.zeros([BLOCK, BLOCK_D], tl.float32)
@@ -159,21 +166,23 @@ def window_keys_kernel(
         for i0 in range(0, N, BLOCK):
             i = i0 + tl.arange(0, BLOCK)
             here, real, by = places(i, first, windows, shift, extents, WINDOW)
-            together = keys_down(
+            together = pair_bias(
                 bias, bias_strides, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED
             )
             asking = queries(
                 q, out, dout, lse, dlse, row_strides, origin, head, here, real, d, e, D, DV, WHOLE
             )
-            p, ds, _ = pairs(
+            p, ds = pairs(
                 asking, k_tile, v_tile, key_mask, mask_strides, origin, there, seen, together,
                 scale, PRECISION,
-            )  # fmt: skip
+            )[:2]  # fmt: skip
             kind = k_tile.dtype
-            dv_tile = tl.dot(p.to(kind), asking[1], dv_tile, input_precision=PRECISION)
-            dk_tile = tl.dot(ds.to(kind), asking[0], dk_tile, input_precision=PRECISION)
+            p, ds = tl.trans(p.to(kind)), tl.trans(ds.to(kind))
+            dv_tile = tl.dot(p, asking[1], dv_tile, input_precision=PRECISION)
+            dk_tile = tl.dot(ds, asking[0], dk_tile, input_precision=PRECISION)
         put(dk, dk_tile * scale, origin, head, there, seen, d, D, WHOLE)
         put(dv, dv_tile, origin, head, there, seen, e, DV, WHOLE)
+        origin = after(origin, first, n, WINDOW, AXES)
 
 
 @triton.jit(do_not_specialize=NUMBERS)
@@ -207,8 +216,8 @@ def window_queries_kernel(
     e = tl.arange(0, BLOCK_DV)[None, :]
     i = tile * BLOCK + tl.arange(0, BLOCK)
     here, real, by = places(i, first, windows, shift, extents, WINDOW)
-    for t in range(start, stop):
-        origin = window_at(t, first, n, WINDOW, AXES)
+    origin = window_at(start, first, n, WINDOW, AXES)
+    for _ in range(start, stop):
         asking = queries(
             q, out, dout, lse, dlse, row_strides, origin, head, here, real, d, e, D, DV, WHOLE
         )
@@ -216,29 +225,18 @@ def window_queries_kernel(
         for j0 in range(0, N, BLOCK):
             j = j0 + tl.arange(0, BLOCK)
             there, seen, j_by = places(j, first, windows, shift, extents, WINDOW)
-            together = keys_down(
+            together = pair_bias(
                 bias, bias_strides, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED
             )
             k_tile = tile_of(k, origin, head, there, seen, d, D, WHOLE)
             v_tile = tile_of(v, origin, head, there, seen, e, DV, WHOLE)
-            _, ds, _ = pairs(
+            ds = pairs(
                 asking, k_tile, v_tile, key_mask, mask_strides, origin, there, seen, together,
                 scale, PRECISION,
-            )  # fmt: skip
-            ds = tl.trans(ds.to(k_tile.dtype))
-            dq_tile = tl.dot(ds, k_tile, dq_tile, input_precision=PRECISION)
+            )[1]  # fmt: skip
+            dq_tile = tl.dot(ds.to(k_tile.dtype), k_tile, dq_tile, input_precision=PRECISION)
         put(dq, dq_tile * scale, origin, head, here, real, d, D, WHOLE)
-
-
-@triton.jit
-def keys_down(
-    bias, strides, head, i, j, by, j_by, seen, wrap_bias, N: tl.constexpr, SHIFTED: tl.constexpr
-):
-    """Join bias and visibility of a transposed tile, keys by queries."""
-    return pair_bias(
-        bias, strides, head, i[None, :], j[:, None], by[None, :], j_by[:, None], seen[:, None],
-        wrap_bias, N, SHIFTED,
-    )  # fmt: skip
+        origin = after(origin, first, n, WINDOW, AXES)
 
 
 @triton.jit
@@ -268,11 +266,11 @@ def pairs(
     asking, k_tile, v_tile, key_mask, mask_strides, origin, there, seen, together, scale,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Return `(p, dS, q k^T)` of a tile of pairs, keys by queries."""
+    """Return `(p, dS, q k^T)` of a tile of pairs."""
     q_tile, do_tile, level, delta = asking
-    dot = tl.dot(k_tile, tl.trans(q_tile), input_precision=PRECISION)
+    dot = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
     exponent = binary(level, "biased")
-    p = weight(dot * scale + together, (level * exponent)[None, :], exponent[None, :])
-    p = unmasked(p, 0.0, key_mask, mask_strides, origin, there, seen, True)
-    dp = tl.dot(v_tile, tl.trans(do_tile), input_precision=PRECISION)
-    return p, p * (dp - delta[None, :]), dot
+    p = weight(dot * scale + together, (level * exponent)[:, None], exponent[:, None])
+    p = unmasked(p, 0.0, key_mask, mask_strides, origin, there, seen)
+    dp = tl.dot(do_tile, tl.trans(v_tile), input_precision=PRECISION)
+    return p, p * (dp - delta[:, None]), dot

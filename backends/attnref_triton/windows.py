@@ -121,8 +121,10 @@ class Windows:
         Every program has one head and one of its window's tiles, of which there are so many.
         """
         lanes = self.heads * tiles
-        wanted = chip_of(self.q.device).processors * cut.programs
-        chunk = max(1, triton.cdiv(sum(self.boxes) * lanes, wanted))
+        at_once = chip_of(self.q.device).processors * cut.programs
+        chunk = max(1, triton.cdiv(sum(self.boxes) * lanes, at_once))
+        if chunk > tables.ONCE:
+            chunk = cut.windows
         return chunk, lanes * sum(triton.cdiv(windows, chunk) for windows in self.boxes)
 
     def arguments(
