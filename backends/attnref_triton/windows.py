@@ -10,7 +10,6 @@ from math import prod
 from typing import Any, NamedTuple
 
 import torch
-import triton
 
 from attnref.problem import Result, WindowGradients, WindowProblem
 from attnref_triton import tables
@@ -97,12 +96,13 @@ class Windows:
         b, *rest = x.stride()
         return (b, *(0,) * (AXES - len(self.problem.window)), *rest)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """The power of two that matrix products take for the columns of a head."""
-        return max(NARROWEST, triton.next_power_of_2(max(self.q.shape[-1], self.v.shape[-1])))
+        widest = max(self.q.shape[-1], self.v.shape[-1])
+        return max(NARROWEST, 1 << (widest - 1).bit_length())
 
-    @property
+    @cached_property
     def boxes(self) -> list[int]:
         """How many windows each box has, of all maps of the batch."""
         sizes = [self.q.shape[0]]
@@ -122,10 +122,10 @@ class Windows:
         """
         lanes = self.heads * tiles
         at_once = chip_of(self.q.device).processors * cut.programs
-        chunk = max(1, triton.cdiv(sum(self.boxes) * lanes, at_once))
+        chunk = max(1, -(-sum(self.boxes) * lanes // at_once))
         if chunk > tables.ONCE:
             chunk = cut.windows
-        return chunk, lanes * sum(triton.cdiv(windows, chunk) for windows in self.boxes)
+        return chunk, lanes * sum(-(-windows // chunk) for windows in self.boxes)
 
     def arguments(
         self, cut: tables.Walk, chunk: int, arrays: dict[str, torch.Tensor]
@@ -189,7 +189,7 @@ def forward(problem: WindowProblem, precision: str) -> Result:
 def forward_launch(call: Windows, out: torch.Tensor, lse: torch.Tensor | None) -> Launch:
     """Make the launch of a forward pass."""
     cut = call.walk("window")
-    chunk, programs = call.grid(cut, triton.cdiv(call.tokens, cut.block))
+    chunk, programs = call.grid(cut, -(-call.tokens // cut.block))
     arguments = {
         **call.arguments(cut, chunk, {"q": call.q, "k": call.k, "v": call.v, "out": out}),
         "lse": lse,
@@ -241,7 +241,7 @@ def _sums(call: Windows) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Allocate what programs leave of the gradients of a bias and of scales, if they are due."""
     p, H, N = call.problem, call.heads, call.tokens
     cut = call.walk("window_pairs")
-    tiles = triton.cdiv(N, cut.block) ** 2
+    tiles = (-(-N // cut.block)) ** 2
     _, programs = call.grid(cut, tiles)
     parts = programs // max(H * tiles, 1)
     sums, drawn = (parts, H, N, N), (parts, H, tiles)
@@ -268,7 +268,7 @@ def backward_launches(
     }
     dq, dk, dv, dbias, dscale = made
     cut = call.walk("window_pairs")
-    tiles = triton.cdiv(call.tokens, cut.block)
+    tiles = -(-call.tokens // cut.block)
     if tiles == 1 or dbias is not None or dscale is not None:
         chunk, programs = call.grid(cut, tiles**2)
         written = {"dq": dq, "dk": dk, "dv": dv}
@@ -283,6 +283,6 @@ def backward_launches(
     )
     for kernel, written in sides:
         cut = call.walk("window_sides")
-        chunk, programs = call.grid(cut, triton.cdiv(call.tokens, cut.block))
+        chunk, programs = call.grid(cut, -(-call.tokens // cut.block))
         arguments = {**call.arguments(cut, chunk, {**read, **written}), **rows}
         yield Launch(kernel, (programs,), arguments, cut.warps, cut.stages)
