@@ -21,7 +21,7 @@ import triton.language as tl
 from attnref_triton.tiles import INF, load
 
 NUMBERS = [
-    "strides", "row_strides", "mask_strides", "bias_strides", "runs", "windows", "extents",
+    "strides", "row_strides", "mask_strides", "bias_stride", "runs", "windows", "extents",
     "shift", "wrap_bias", "scale", "heads", "batches", "chunk", "D", "DV",
 ]  # fmt: skip
 """Arguments that are numbers to a kernel whatever their value."""
@@ -100,21 +100,27 @@ def along(x, first, windows, shift, extent, W: tl.constexpr):
 
 
 @triton.jit
-def places(n, first, windows, shift, extents, WINDOW: tl.constexpr):
+def places(n, first, windows, shift, extents, WINDOW: tl.constexpr, AXES: tl.constexpr):
     """Place the tokens `n` of the windows of a box: `(from the origin, real, wrapped)`.
 
     The origins of windows are added where they are read. What is not real is padding, or beyond
     the window's tokens; which axes a token was wrapped on are the bits of the last.
     """
-    x0, in0, by0 = along(
-        n // (WINDOW[1] * WINDOW[2]), first[0], windows[0], shift[0], extents[0], WINDOW[0]
-    )
-    x1, in1, by1 = along(
-        n // WINDOW[2] % WINDOW[1], first[1], windows[1], shift[1], extents[1], WINDOW[1]
-    )
-    x2, in2, by2 = along(n % WINDOW[2], first[2], windows[2], shift[2], extents[2], WINDOW[2])
-    real = (n < WINDOW[0] * WINDOW[1] * WINDOW[2]) & in0 & in1 & in2
-    return (x0, x1, x2), real, by0.to(tl.int32) * 4 + by1.to(tl.int32) * 2 + by2.to(tl.int32)
+    real = n < WINDOW[0] * WINDOW[1] * WINDOW[2]
+    x2, there, by = along(n % WINDOW[2], first[2], windows[2], shift[2], extents[2], WINDOW[2])
+    real, by = real & there, by.to(tl.int32)
+    x0, x1 = n * 0, n * 0
+    if AXES > 1:
+        x1, there, wrapped = along(
+            n // WINDOW[2] % WINDOW[1], first[1], windows[1], shift[1], extents[1], WINDOW[1]
+        )
+        real, by = real & there, by + wrapped.to(tl.int32) * 2
+    if AXES > 2:
+        x0, there, wrapped = along(
+            n // (WINDOW[1] * WINDOW[2]), first[0], windows[0], shift[0], extents[0], WINDOW[0]
+        )
+        real, by = real & there, by + wrapped.to(tl.int32) * 4
+    return (x0, x1, x2), real, by
 
 
 @triton.jit
@@ -149,14 +155,14 @@ def offsets(x, place):
 
 @triton.jit
 def pair_bias(
-    bias, strides, head, i, j, i_by, j_by, j_real, wrap_bias, N: tl.constexpr, SHIFTED: tl.constexpr
-):
+    bias, bias_stride, head, i, j, i_by, j_by, j_real, wrap_bias,
+    N: tl.constexpr, SHIFTED: tl.constexpr,
+):  # fmt: skip
     """Join what is added to pairs to who sees whom: minus infinity where nobody does."""
     i, j = i[:, None], j[None, :]
     s = tl.zeros((i + j).shape, tl.float32)
     if bias is not None:
-        pointers = bias + tl.cast(head, tl.int64) * strides[0]
-        pointers = pointers + i.to(tl.int64) * strides[1] + j.to(tl.int64) * strides[2]
+        pointers = bias + tl.cast(head, tl.int64) * bias_stride + (i * N + j)
         s += tl.load(pointers, mask=(i < N) & (j < N), other=0.0).to(tl.float32)
     if SHIFTED:
         # By selection where wrapped pairs are hidden (B4): a bias there may be anything.

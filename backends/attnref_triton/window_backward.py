@@ -52,7 +52,7 @@ from attnref_triton.window_forward import unmasked
 @triton.jit(do_not_specialize=NUMBERS)
 def window_pairs_kernel(
     q, k, v, out, dout, dq, dk, dv, lse, dlse, dbias, dscale, bias, key_mask, scales,
-    strides, row_strides, mask_strides, bias_strides, runs, windows, extents, shift,
+    strides, row_strides, mask_strides, bias_stride, runs, windows, extents, shift,
     wrap_bias, scale, heads, batches, chunk, D, DV,
     WINDOW: tl.constexpr, AXES: tl.constexpr, RUNS: tl.constexpr, SHIFTED: tl.constexpr,
     ALIKE: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -86,9 +86,9 @@ def window_pairs_kernel(
     e = tl.arange(0, BLOCK_DV)[None, :]
     i = tile % TILES * BLOCK + tl.arange(0, BLOCK)
     j = tile // TILES * BLOCK + tl.arange(0, BLOCK)
-    here, real, by = places(i, first, windows, shift, extents, WINDOW)
-    there, seen, j_by = places(j, first, windows, shift, extents, WINDOW)
-    together = pair_bias(bias, bias_strides, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED)
+    here, real, by = places(i, first, windows, shift, extents, WINDOW, AXES)
+    there, seen, j_by = places(j, first, windows, shift, extents, WINDOW, AXES)
+    together = pair_bias(bias, bias_stride, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED)
     total = tl.zeros([BLOCK, BLOCK], tl.float32)
     drawn = tl.zeros([BLOCK], tl.float32)
     origin = window_at(start, first, n, WINDOW, AXES)
@@ -128,7 +128,7 @@ def window_pairs_kernel(
 @triton.jit(do_not_specialize=NUMBERS)
 def window_keys_kernel(
     q, k, v, out, dout, dk, dv, lse, dlse, bias, key_mask, scales,
-    strides, row_strides, mask_strides, bias_strides, runs, windows, extents, shift,
+    strides, row_strides, mask_strides, bias_stride, runs, windows, extents, shift,
     wrap_bias, scale, heads, batches, chunk, D, DV,
     WINDOW: tl.constexpr, AXES: tl.constexpr, RUNS: tl.constexpr, SHIFTED: tl.constexpr,
     ALIKE: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -156,7 +156,7 @@ def window_keys_kernel(
     d = tl.arange(0, BLOCK_D)[None, :]
     e = tl.arange(0, BLOCK_DV)[None, :]
     j = tile * BLOCK + tl.arange(0, BLOCK)
-    there, seen, j_by = places(j, first, windows, shift, extents, WINDOW)
+    there, seen, j_by = places(j, first, windows, shift, extents, WINDOW, AXES)
     origin = window_at(start, first, n, WINDOW, AXES)
     for _ in range(start, stop):
         k_tile = tile_of(k, origin, head, there, seen, d, D, WHOLE)
@@ -165,9 +165,9 @@ def window_keys_kernel(
         dv_tile = tl.zeros([BLOCK, BLOCK_DV], tl.float32)
         for i0 in range(0, N, BLOCK):
             i = i0 + tl.arange(0, BLOCK)
-            here, real, by = places(i, first, windows, shift, extents, WINDOW)
+            here, real, by = places(i, first, windows, shift, extents, WINDOW, AXES)
             together = pair_bias(
-                bias, bias_strides, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED
+                bias, bias_stride, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED
             )
             asking = queries(
                 q, out, dout, lse, dlse, row_strides, origin, head, here, real, d, e, D, DV, WHOLE
@@ -188,7 +188,7 @@ def window_keys_kernel(
 @triton.jit(do_not_specialize=NUMBERS)
 def window_queries_kernel(
     q, k, v, out, dout, dq, lse, dlse, bias, key_mask, scales,
-    strides, row_strides, mask_strides, bias_strides, runs, windows, extents, shift,
+    strides, row_strides, mask_strides, bias_stride, runs, windows, extents, shift,
     wrap_bias, scale, heads, batches, chunk, D, DV,
     WINDOW: tl.constexpr, AXES: tl.constexpr, RUNS: tl.constexpr, SHIFTED: tl.constexpr,
     ALIKE: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -215,7 +215,7 @@ def window_queries_kernel(
     d = tl.arange(0, BLOCK_D)[None, :]
     e = tl.arange(0, BLOCK_DV)[None, :]
     i = tile * BLOCK + tl.arange(0, BLOCK)
-    here, real, by = places(i, first, windows, shift, extents, WINDOW)
+    here, real, by = places(i, first, windows, shift, extents, WINDOW, AXES)
     origin = window_at(start, first, n, WINDOW, AXES)
     for _ in range(start, stop):
         asking = queries(
@@ -224,9 +224,9 @@ def window_queries_kernel(
         dq_tile = tl.zeros([BLOCK, BLOCK_D], tl.float32)
         for j0 in range(0, N, BLOCK):
             j = j0 + tl.arange(0, BLOCK)
-            there, seen, j_by = places(j, first, windows, shift, extents, WINDOW)
+            there, seen, j_by = places(j, first, windows, shift, extents, WINDOW, AXES)
             together = pair_bias(
-                bias, bias_strides, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED
+                bias, bias_stride, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED
             )
             k_tile = tile_of(k, origin, head, there, seen, d, D, WHOLE)
             v_tile = tile_of(v, origin, head, there, seen, e, DV, WHOLE)

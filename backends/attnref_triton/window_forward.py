@@ -48,7 +48,7 @@ from attnref_triton.tiles import INF, binary, weight
 @triton.jit(do_not_specialize=NUMBERS)
 def window_kernel(
     q, k, v, out, lse, bias, key_mask, scales,
-    strides, row_strides, mask_strides, bias_strides, runs, windows, extents, shift,
+    strides, row_strides, mask_strides, bias_stride, runs, windows, extents, shift,
     wrap_bias, scale, heads, batches, chunk, D, DV,
     WINDOW: tl.constexpr, AXES: tl.constexpr, RUNS: tl.constexpr, SHIFTED: tl.constexpr,
     ALIKE: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -73,9 +73,9 @@ def window_kernel(
     d = tl.arange(0, BLOCK_D)[None, :]
     e = tl.arange(0, BLOCK_DV)[None, :]
     i = tile * BLOCK + token
-    place, real, by = places(i, first, windows, shift, extents, WINDOW)
+    place, real, by = places(i, first, windows, shift, extents, WINDOW, AXES)
     if TILES == 1:
-        together = pair_bias(bias, bias_strides, head, i, i, by, by, real, wrap_bias, N, SHIFTED)
+        together = pair_bias(bias, bias_stride, head, i, i, by, by, real, wrap_bias, N, SHIFTED)
     origin = window_at(start, first, n, WINDOW, AXES)
     for _ in range(start, stop):
         q_tile = tile_of(q, origin, head, place, real, d, D, WHOLE)
@@ -90,9 +90,9 @@ def window_kernel(
             acc = tl.zeros([BLOCK, BLOCK_DV], tl.float32)
             for j0 in range(0, N, BLOCK):
                 j = j0 + token
-                there, seen, j_by = places(j, first, windows, shift, extents, WINDOW)
+                there, seen, j_by = places(j, first, windows, shift, extents, WINDOW, AXES)
                 together = pair_bias(
-                    bias, bias_strides, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED
+                    bias, bias_stride, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED
                 )
                 m, l, acc = attend(
                     m, l, acc, q_tile, k, v, key_mask, mask_strides, origin, head,

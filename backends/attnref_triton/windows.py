@@ -60,6 +60,7 @@ class Windows:
         q: `(B, *G, H, D)`, with columns in eights.
         k: Likewise.
         v: Likewise `(B, *G, H, Dv)`.
+        bias: `(H, N, N)`, the pairs of a head next to each other, or `None`.
         precision: Of products of float32.
     """
 
@@ -67,6 +68,7 @@ class Windows:
     q: torch.Tensor
     k: torch.Tensor
     v: torch.Tensor
+    bias: torch.Tensor | None
     precision: str
 
     @property
@@ -140,8 +142,8 @@ class Windows:
             **arrays,
             "strides": tuple(lie),
             "ALIKE": tuple(lie.index(strides) for strides in lie),
-            "bias": p.bias,
-            "bias_strides": (0, 0, 0) if p.bias is None else p.bias.stride(),
+            "bias": self.bias,
+            "bias_stride": 0 if self.bias is None else self.bias.stride(0),
             "key_mask": p.key_mask,
             "mask_strides": (0,) * 5 if p.key_mask is None else (*self.strides(p.key_mask), 0),
             "scales": p.scale.contiguous() if per_head else None,  # type: ignore[union-attr]
@@ -172,7 +174,10 @@ def windows_of(problem: WindowProblem, precision: str) -> Windows:
     """Bring a problem to the common form."""
     p = problem
     q, k, v = (columns_in_eights(x) for x in (p.q, p.k, p.v))
-    return Windows(problem=p, q=q, k=k, v=v, precision=precision)
+    bias = p.bias
+    if bias is not None and bias.stride()[1:] != (bias.shape[2], 1):
+        bias = bias.contiguous()
+    return Windows(problem=p, q=q, k=k, v=v, bias=bias, precision=precision)
 
 
 def forward(problem: WindowProblem, precision: str) -> Result:

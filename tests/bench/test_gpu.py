@@ -44,6 +44,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             return real(*given, **more)
 
         monkeypatch.setattr(torch, name, here)
+    generator = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda _device: generator())
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)

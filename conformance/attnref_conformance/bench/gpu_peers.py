@@ -62,10 +62,7 @@ def _flex_way(w: AnyWorkload) -> Way | Absent:
         return Absent("see the paths through windows")
     if w.queries == 1:
         return Absent("decoding takes another of its kernels")
-    # One compilation per shape, and never in silence the eager form.
-    torch._dynamo.config.recompile_limit = 256  # noqa: SLF001
-    torch._dynamo.config.accumulated_recompile_limit = 4096  # noqa: SLF001
-    compiled = torch.compile(flex_attention, dynamic=False)
+    compiled = torch_paths.compiled(flex_attention)
     lens = None if w.kv_lens is None else torch.tensor(w.kv_lens, device="cuda")
     seen, block_mask = _seen(w, lens), None
     if seen is not None:

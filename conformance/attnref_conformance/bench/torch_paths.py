@@ -82,12 +82,22 @@ def windows(name: str, w: AnyWorkload, device: str) -> Way | Absent:
         w: The workload.
         device: Where the mask of a shifted map is kept, as a model keeps it.
     """
-    import torch
-
     if isinstance(w, Workload):
         return Absent("a path through windows")
     plain = _path(name, w, _hidden(w, device))
-    return torch.compile(plain, dynamic=False) if name == "compiled" else plain
+    return compiled(plain) if name == "compiled" else plain
+
+
+def compiled(way: Way) -> Way:
+    """Compile for each shape, and never run the eager form in silence.
+
+    That is what dynamo does from its ninth compilation of a function on.
+    """
+    import torch
+
+    torch._dynamo.config.recompile_limit = 256  # noqa: SLF001
+    torch._dynamo.config.accumulated_recompile_limit = 4096  # noqa: SLF001
+    return torch.compile(way, dynamic=False)
 
 
 def _path(name: str, w: MapWorkload, hidden: Any) -> Way:

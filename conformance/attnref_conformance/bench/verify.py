@@ -2,11 +2,12 @@
 
 A whole result of 16384 tokens would take the specification minutes. What is checked is the
 last head of the last entry, for the queries at either end: they see the fewest keys and the
-most, and nothing after them was written. Of maps it is the last one, whole.
+most, and nothing after them was written. Of maps it is the last head of the last one, whole.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -27,18 +28,46 @@ to half precision. Who leaves out a mask or a scale is off by more."""
 Read = Callable[[Any], np.ndarray]
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Part:
     """A part of a call that is a call of its own.
 
     Attributes:
         problem: The call.
-        at: Where its result lies in the whole one.
+        at: Where its rows lie in the whole one's.
         dout: What flows into its result.
     """
 
     problem: Any
     at: tuple[Any, ...]
     dout: np.ndarray
+    _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def of(self, whole: Any) -> Any:
+        """Return what belongs to its rows of an array with columns."""
+        return whole[(*self.at, slice(None))]
+
+    def out(self, u: Arithmetic) -> oracle.Expected:
+        """Return what must come back, which every contender is held against."""
+        return self._forward(u)[1]["out"]
+
+    def gradient(self, recorded: Result | None, u: Arithmetic) -> oracle.Expected:
+        """Return the gradient of q or qkv, from a result that was recorded or from its own."""
+        if recorded is None:
+            key = "backward", u
+            if key not in self._known:
+                self._known[key] = self._backward(self._forward(u)[0], u)
+            return self._known[key]
+        return self._backward(recorded, u)
+
+    def _forward(self, u: Arithmetic) -> Any:
+        if u not in self._known:
+            self._known[u] = oracle.forward(self.problem, u)
+        return self._known[u]
+
+    def _backward(self, result: Result, u: Arithmetic) -> oracle.Expected:
+        limits = oracle.backward(self.problem, result, self.dout, None, u)
+        return limits["dqkv" if "dqkv" in limits else "dq"]
 
 
 def parts(w: AnyWorkload, given: Given, read: Read) -> list[Part]:
@@ -50,9 +79,11 @@ def parts(w: AnyWorkload, given: Given, read: Read) -> list[Part]:
         read: Turns a part of an input into a NumPy array.
     """
     if isinstance(w, MapWorkload):
-        bias, last = read(given["bias"]), slice(-1, None)
-        problem = normalize.window_attention_qkv(read(given["qkv"][last]), bias=bias, **w.options)
-        return [Part(problem, (last,), read(given["dout"][last]))]
+        last = slice(-1, None)
+        at = (last, ..., last)
+        qkv, bias = read(given["qkv"][(*at, slice(None))]), read(given["bias"][last])
+        problem = normalize.window_attention_qkv(qkv, bias=bias, **w.options)
+        return [Part(problem, at, read(given["dout"][(*at, slice(None))]))]
     return [_rows(w, given, read, *ends) for ends in _ends(w.queries)]
 
 
@@ -85,9 +116,7 @@ def forward(checked: list[Part], w: AnyWorkload, out: Any, read: Read, u: Arithm
     shape = w.shapes["dout"]
     if tuple(out.shape) != shape or arrays.dtype_name(out) != w.dtype:
         return float("inf")
-    return max(
-        _used(read(out[part.at]), oracle.forward(part.problem, u)[1]["out"]) for part in checked
-    )
+    return max(_used(read(part.of(out)), part.out(u)) for part in checked)
 
 
 def backward(
@@ -106,11 +135,8 @@ def backward(
     found = 0.0
     for part in checked:
         out, lse = recorded
-        exact, _ = oracle.forward(part.problem, u)
-        result = exact if lse is None else Result(read(out[part.at]), read(lse[part.at]))
-        limits = oracle.backward(part.problem, result, part.dout, None, u)
-        got = read(gradient[part.at])
-        found = max(found, _used(got, limits["dqkv" if "dqkv" in limits else "dq"]))
+        result = None if lse is None else Result(read(part.of(out)), read(lse[part.at]))
+        found = max(found, _used(read(part.of(gradient)), part.gradient(result, u)))
     return found
 
 
