@@ -135,7 +135,7 @@ class Walk(NamedTuple):
 WALKS = {
     2: {
         "window": {
-            32: Walk(64, 4, 4, 4, 4),
+            32: Walk(64, 4, 3, 4, 3),
             64: Walk(64, 4, 4, 4, 4),
             128: Walk(64, 4, 8, 4, 2),
             256: Walk(64, 2, 4, 8, 1),
