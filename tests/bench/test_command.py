@@ -224,7 +224,8 @@ def test_the_experiment_counts_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
         return made.run(next(seeds), slower=slower)
 
     monkeypatch.setattr(planted, "_run", drawn)
-    assert (3, 3, 3) == planted.experiment(registry.load("numpy"), [], None, 3)
+    found = planted.experiment(registry.load("numpy"), [], None, 3)
+    assert planted.Outcome(3, 3, 3, 1.0) == found
     assert 0 == planted.main(["numpy", "--repeats", "2"])
 
 

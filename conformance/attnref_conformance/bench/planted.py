@@ -3,13 +3,16 @@
     python -m attnref_conformance.bench.planted numpy --repeats 20
 
 In each repeat the backend is measured twice as it is and once with a fifth of its own time
-added to every call. The comparison has to call every row of the third slower, and no row of
-the second. It belongs on a machine that does nothing else, and so not into any test.
+added to every call. The comparison has to call the third slower, in any row, and the second in
+none; how many rows of the third it names is told beside. It belongs on a machine that does
+nothing else, and so not into any test.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -56,9 +59,24 @@ class Slower:
         return found
 
 
-def experiment(
-    backend: Backend, rows: Sequence[AnyWorkload], plan: Plan, repeats: int
-) -> tuple[int, int, int]:
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the experiment.
+
+    Attributes:
+        called: In how many repeats the slowdown was called out.
+        quiet: In how many the same code was not called slower.
+        still: In how many the same code was not called faster either.
+        rows: The share of slowed rows that were named, over all repeats.
+    """
+
+    called: int
+    quiet: int
+    still: int
+    rows: float
+
+
+def experiment(backend: Backend, rows: Sequence[AnyWorkload], plan: Plan, repeats: int) -> Outcome:
     """Repeat the experiment.
 
     Args:
@@ -66,21 +84,18 @@ def experiment(
         rows: Which.
         plan: How thoroughly.
         repeats: How often.
-
-    Returns:
-        In how many repeats every planted row was called slower, in how many no row of the
-        same code was, and in how many the same code was not called faster either.
     """
-    machine, called, quiet, still = Processor(), 0, 0, 0
+    machine, called, quiet, still, named = Processor(), 0, 0, 0, []
     for _ in range(repeats):
         first, second, slowed = (
             _run(b, rows, machine, plan) for b in (backend, backend, Slower(backend))
         )
         same, planted = compare(first, second), compare(first, slowed)
-        called += len(planted.slower) == len(planted.changes) > 0
+        called += bool(planted.slower)
         quiet += not same.slower
         still += all(c.verdict != "faster" for c in same.changes)
-    return called, quiet, still
+        named.append(len(planted.slower) / len(planted.changes))
+    return Outcome(called, quiet, still, fmean(named))
 
 
 def _run(backend: Any, rows: Sequence[AnyWorkload], machine: Processor, plan: Plan) -> Run:
@@ -100,9 +115,10 @@ def main(argv: Sequence[str]) -> int:
     plan = Plan(repeats=said.turns, passes=("forward",))
     found = experiment(registry.load(said.backend), short, plan, said.repeats)
     named = ("slowdown called out", "same code not called slower", "same code not called faster")
-    for name, times in zip(named, found, strict=True):
+    for name, times in zip(named, (found.called, found.quiet, found.still), strict=True):
         print(f"{name}: {times} of {said.repeats} repeats")  # noqa: T201
-    return 0 if found[:2] == (said.repeats, said.repeats) else 1
+    print(f"slowed rows that were named: {found.rows:.0%}")  # noqa: T201
+    return 0 if (found.called, found.quiet) == (said.repeats, said.repeats) else 1
 
 
 if __name__ == "__main__":
