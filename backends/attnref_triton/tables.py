@@ -118,11 +118,12 @@ class Walk(NamedTuple):
     """How a kernel walks through windows.
 
     Attributes:
-        block: Tokens in a tile.
+        block: Tokens in a tile, or queries, if its keys are all of the window.
         programs: For each multiprocessor, where they are few enough to run at once.
         windows: That a program takes where they are not.
         warps: Warps in a program.
         stages: Windows in flight.
+        keys: Of a tile, if those are not as many as queries.
     """
 
     block: int
@@ -130,6 +131,7 @@ class Walk(NamedTuple):
     windows: int
     warps: int
     stages: int
+    keys: int = 0
 
 
 WALKS = {
@@ -140,6 +142,7 @@ WALKS = {
             128: Walk(64, 4, 8, 4, 2),
             256: Walk(64, 2, 4, 8, 1),
         },
+        "window_strips": {32: Walk(16, 8, 16, 2, 2), 64: Walk(32, 8, 8, 4, 2)},
         "window_pairs": {
             32: Walk(64, 4, 24, 4, 4),
             64: Walk(64, 2, 12, 4, 3),
@@ -153,7 +156,12 @@ WALKS = {
         },
     },
     4: {
-        "window": {64: Walk(32, 6, 4, 4, 2), 128: Walk(16, 4, 4, 4, 1), 256: Walk(16, 2, 4, 4, 1)},
+        "window": {
+            32: Walk(32, 6, 4, 4, 1),
+            64: Walk(32, 6, 4, 4, 2),
+            128: Walk(16, 4, 4, 4, 1),
+            256: Walk(16, 2, 4, 4, 1),
+        },
         "window_pairs": {
             64: Walk(32, 4, 12, 4, 1),
             128: Walk(32, 4, 12, 8, 1),
@@ -170,6 +178,9 @@ WALKS = {
 
 ONCE = 16
 """Windows of a program up to which all programs should run at once."""
+
+STRIP = 256
+"""Tokens of a window up to which a strip of pairs, some queries by all keys, fits registers."""
 
 READ = {"window": 3, "window_pairs": 5, "window_sides": 5}
 """Arrays of which a kernel reads a tile from each window."""
@@ -210,11 +221,18 @@ def tiles(kernel: str, need: Need, chip: Chip) -> Tiles:
 
 def walk(kernel: str, tokens: int, width: int, size: int, chip: Chip) -> Walk:
     """Look up a walk through windows of so many tokens, with heads of such a width."""
-    cut = next(entry for widest, entry in WALKS[size][kernel].items() if width <= widest)
-    block = next(n for n in (16, 32, 64) if n >= min(tokens, cut.block))
-    moving = READ[kernel] * block * width * size
-    stages = max(1, min(cut.stages, (chip.shared - SPARE) // moving - 1))
-    return cut._replace(block=block, stages=stages)
+    entries = WALKS[size]
+    strips = entries.get("window_strips", {})
+    if kernel == "window" and 64 < tokens <= STRIP and width <= max(strips, default=0):
+        cut = next(entry for widest, entry in strips.items() if width <= widest)
+        block, keys = cut.block, 1 << (tokens - 1).bit_length()
+        moving = block + 2 * keys
+    else:
+        cut = next(entry for widest, entry in entries[kernel].items() if width <= widest)
+        block = keys = next(n for n in (16, 32, 64) if n >= min(tokens, cut.block))
+        moving = READ[kernel] * block
+    stages = max(1, min(cut.stages, (chip.shared - SPARE) // (moving * width * size) - 1))
+    return cut._replace(block=block, keys=keys, stages=stages)
 
 
 def bytes_of(kernel: str, cut: Tiles, need: Need) -> int:

@@ -13,9 +13,10 @@ back.
 **The kernel** computes where each token lies, see `maps`, and reads and writes it there. A
 program has one head and walks through windows that hide the same pairs, so that bias and
 visibility are one tile of numbers that it prepares once. A window of up to 64 tokens is one
-tile: the whole row is at hand, and softmax needs no running state. A larger one is cut into
-tiles, each program has one tile of queries of its windows and looks at the keys in turn as
-dense attention does, with bias and visibility made anew for each tile.
+tile, and one of up to 256 is cut into strips, some queries by all keys: the whole row is at
+hand, and softmax needs no running state. A larger one is cut into tiles, each program has one
+tile of queries of its windows and looks at the keys in turn as dense attention does, with bias
+and visibility made anew for each tile.
 
 **Measured**, and kept: instructions are what fills the time that memory leaves. Next windows
 by addition instead of by division, and rows that saw nothing left to a division by one,
@@ -24,9 +25,12 @@ Swin-T's first stage from 88 % of the copy rate to 92 %. Axes that a map does no
 out of the arithmetic of places, and pairs of a bias that lie next to each other, brought a
 shifted map from 127 registers to 80, and its cost over an unshifted one from 5 % to 2 %. The
 tile of bias costs a program some 1100 instructions, so that three windows at least share one;
-many short programs balance better than few long ones. Windows of more than 64 tokens make
-that tile again for each window, which is most of what they do: they reach a fifth of the copy
-rate. Tried, and no better: their bias read sixteen bytes at a time.
+many short programs balance better than few long ones.
+
+Windows of 144 to 256 tokens reach a quarter of the copy rate: a strip of 16 queries reads all
+keys and values again, from the cache, and its bias fills the registers. Cut into tiles, which
+make their bias again for each window, they take 1.1 to 1.4 times as long. Tried there, and no
+better: the bias read sixteen bytes at a time.
 """
 
 import triton
@@ -55,8 +59,8 @@ def window_kernel(
     strides, row_strides, mask_strides, bias_stride, runs, windows, extents, shift,
     wrap_bias, scale, heads, batches, chunk, D, DV,
     WINDOW: tl.constexpr, AXES: tl.constexpr, RUNS: tl.constexpr, SHIFTED: tl.constexpr,
-    ALIKE: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_DV: tl.constexpr, PRECISION: tl.constexpr,
+    ALIKE: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr, KEYS: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attend with one tile of queries of one head, in `chunk` windows of one box."""
     D *= 8
@@ -73,30 +77,30 @@ def window_kernel(
     first, n, start, stop = box_of(pid // heads // TILES, runs, batches, chunk, RUNS)
     if scales is not None:
         scale = tl.load(scales + head).to(tl.float32)
-    token = tl.arange(0, BLOCK)
     d = tl.arange(0, BLOCK_D)[None, :]
     e = tl.arange(0, BLOCK_DV)[None, :]
-    i = tile * BLOCK + token
+    i = tile * BLOCK + tl.arange(0, BLOCK)
     place, real, by = places(i, first, windows, shift, extents, WINDOW, AXES)
-    if TILES == 1:
-        together = pair_bias(bias, bias_stride, head, i, i, by, by, real, wrap_bias, N, SHIFTED)
+    j = tl.arange(0, KEYS)
+    if KEYS >= N:
+        there, seen, j_by = places(j, first, windows, shift, extents, WINDOW, AXES)
+        together = pair_bias(bias, bias_stride, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED)
     origin = window_at(start, first, n, WINDOW, AXES)
     for _ in range(start, stop):
         q_tile = tile_of(q, origin, head, place, real, d, D, WHOLE)
-        if TILES == 1:
+        if KEYS >= N:
             m, l, acc = attend(
                 None, None, None, q_tile, k, v, key_mask, mask_strides, origin, head,
-                place, real, together, scale, d, e, D, DV, WHOLE, PRECISION,
+                there, seen, together, scale, d, e, D, DV, WHOLE, PRECISION,
             )  # fmt: skip
         else:
             m = tl.full([BLOCK], -INF, tl.float32)
             l = tl.zeros([BLOCK], tl.float32)
             acc = tl.zeros([BLOCK, BLOCK_DV], tl.float32)
-            for j0 in range(0, N, BLOCK):
-                j = j0 + token
-                there, seen, j_by = places(j, first, windows, shift, extents, WINDOW, AXES)
+            for j0 in range(0, N, KEYS):
+                there, seen, j_by = places(j0 + j, first, windows, shift, extents, WINDOW, AXES)
                 together = pair_bias(
-                    bias, bias_stride, head, i, j, by, j_by, seen, wrap_bias, N, SHIFTED
+                    bias, bias_stride, head, i, j0 + j, by, j_by, seen, wrap_bias, N, SHIFTED
                 )
                 m, l, acc = attend(
                     m, l, acc, q_tile, k, v, key_mask, mask_strides, origin, head,

@@ -197,6 +197,7 @@ def forward_launch(call: Windows, out: torch.Tensor, lse: torch.Tensor | None) -
     chunk, programs = call.grid(cut, -(-call.tokens // cut.block))
     arguments = {
         **call.arguments(cut, chunk, {"q": call.q, "k": call.k, "v": call.v, "out": out}),
+        "KEYS": cut.keys,
         "lse": lse,
         "row_strides": (0,) * (AXES + 2) if lse is None else call.strides(lse),
     }

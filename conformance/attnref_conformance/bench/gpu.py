@@ -62,8 +62,8 @@ class Gpu:
         """Draw standard normal inputs, the same in every run."""
         # By a generator of its own: a capture that fails leaves torch's in no state to draw.
         draw = torch.Generator("cuda").manual_seed(0)
-        most = 16 if isinstance(w, MapWorkload) else 4
-        return [self._given(w, draw) for _ in range(min(most, -(-CACHE // w.bytes)))]
+        least, most = (4, 16) if isinstance(w, MapWorkload) else (1, 4)
+        return [self._given(w, draw) for _ in range(min(max(-(-CACHE // w.bytes), least), most))]
 
     def _given(self, w: AnyWorkload, draw: torch.Generator) -> Given:
         kind: dict[str, Any] = {
