@@ -30,7 +30,7 @@ REPLACEABLE = {
         "torchvision_swin.Attention3d"
     ),
     "transformers.models.swin.modeling_swin.SwinLayer": "transformers_swin.Layer",
-    "transformers.models.swinv2.modeling_swinv2.Swinv2Layer": "transformers_swin.LayerV2",
+    "transformers.models.swinv2.modeling_swinv2.Swinv2Layer": "transformers_swinv2.LayerV2",
 }
 """Classes whose window attention can run on attnref, and what they become."""
 

@@ -4,6 +4,11 @@ A block takes a map to a map in one method, so that it is all there is to replac
 window and its shift were fitted to the input size when the model was built, axis by axis,
 and so was the mask, unless the model takes maps of any size. timm rolls a map before it
 pads it.
+
+Known are 1.0.8 to 1.0.31. Earlier versions keep the mask in the constructor; their second
+versions do not pad. Prints of the mask follow each other by 1.0.21, where device and dtype
+became arguments, and 1.0.31, where the mask of the foreseen map is rounded up to windows:
+before, version 2 could not be built for a map that its window does not divide.
 """
 
 from typing import ClassVar
@@ -66,7 +71,7 @@ class Block(_Block, swin_transformer.SwinTransformerBlock):
     }
     sources: ClassVar[Prints] = {
         replaces._attn: frozenset({"1729d45df45b"}),  # noqa: SLF001  # what is replaced
-        replaces.get_attn_mask: frozenset({"16b51a8a353e", "ded0a17b976e"}),
+        replaces.get_attn_mask: frozenset({"16b51a8a353e", "338270c0e8ce", "ded0a17b976e"}),
         swin_transformer.WindowAttention.forward: frozenset({"1c7c9afb1fe0"}),
         swin_transformer.window_partition: PARTITION,
     }
@@ -92,7 +97,7 @@ class BlockV2(_Block, swin_transformer_v2.SwinTransformerV2Block):
     }
     sources: ClassVar[Prints] = {
         replaces._attn: frozenset({"a2366c403bfa"}),  # noqa: SLF001  # what is replaced
-        replaces.get_attn_mask: frozenset({"f94db34fc30a"}),
+        replaces.get_attn_mask: frozenset({"f41ac6bf4be1", "1d36a08db3b9", "f94db34fc30a"}),
         swin_transformer_v2.WindowAttention.forward: frozenset({"222a933229fa"}),
         swin_transformer_v2.window_partition: PARTITION,
     }
@@ -136,7 +141,7 @@ class BlockV2Cr(_Block, swin_transformer_v2_cr.SwinTransformerV2CrBlock):
     }
     sources: ClassVar[Prints] = {
         replaces._shifted_window_attn: frozenset({"afd4b7beb6ad"}),  # noqa: SLF001
-        replaces.get_attn_mask: frozenset({"95172cd6832e"}),
+        replaces.get_attn_mask: frozenset({"cd7bf1234f98", "6fcdb5f674e3", "95172cd6832e"}),
         swin_transformer_v2_cr.WindowMultiHeadAttention.forward: frozenset({"250895167a71"}),
         swin_transformer_v2_cr.window_partition: PARTITION,
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from torchvision.models import swin_transformer
 from torchvision.models.video.swin_transformer import SwinTransformer3d
@@ -20,9 +21,14 @@ Make = Callable[..., nn.Module]
 PATCH = 2
 CLASSES = 40
 
+OLD_TIMM = Version(timm.__version__) < Version("1.0.31")
+
 
 def _timm(name: str) -> Make:
     def make(grid: Extents, window: int, depths: Extents, heads: int, **options: Any) -> nn.Module:
+        if name.startswith("swinv2") and OLD_TIMM and any(g % window for g in grid):
+            # Such a version 2 cannot be built for one map, only for maps of any size.
+            options["strict_img_size"] = False
         return timm.create_model(
             name,
             img_size=tuple(PATCH * g for g in grid),
@@ -106,8 +112,12 @@ def stages(name: str, grid: Extents, window: int) -> tuple[Extents, ...]:
 def breaks(name: str, grid: Extents, window: int) -> bool:
     """Tell whether a model fails by itself on a map.
 
-    Version 1 of transformers then shrinks the window and not the table of biases.
+    Version 1 of transformers then shrinks the window and not the table of biases. Version 2
+    of timm rounded a second map down before 1.0.31, and divided zero by zero in windows of
+    one token.
     """
+    if name == "timm Swin V2" and OLD_TIMM:
+        return min(grid) < 3
     return name == "transformers Swin" and min(grid) < window
 
 

@@ -39,6 +39,84 @@ def test_the_installed_versions_are_known(where: str) -> None:
     assert {} == {n: print_ for n, print_ in actual.items() if print_ not in known[n]}
 
 
+def kinds() -> list[Any]:
+    """Return the classes of replaced modules."""
+    paths = (path.split(".") for path in sorted(replacing.REPLACEABLE.values()))
+    return [getattr(importlib.import_module(f"attnref.integrations.{m}"), n) for m, n in paths]
+
+
+def path(replaced: Callable[..., Any]) -> str:
+    """Return where a library has a function."""
+    return f"{replaced.__module__}.{replaced.__qualname__}"
+
+
+TIMM, SWIN2 = "timm.models.swin_transformer", "transformers.models.swinv2.modeling_swinv2"
+SWIN = "transformers.models.swin.modeling_swin"
+PARTITION = {"4.40": "2946bf9ae99f", "5.9": "ad458c13f938"}
+
+WORDINGS = {
+    f"{TIMM}.SwinTransformerBlock.get_attn_mask": {
+        "1.0.8": "16b51a8a353e",
+        "1.0.21": "338270c0e8ce",
+        "1.0.31": "ded0a17b976e",
+    },
+    f"{TIMM}_v2.SwinTransformerV2Block.get_attn_mask": {
+        "1.0.8": "f41ac6bf4be1",
+        "1.0.21": "1d36a08db3b9",
+        "1.0.31": "f94db34fc30a",
+    },
+    f"{TIMM}_v2_cr.SwinTransformerV2CrBlock.get_attn_mask": {
+        "1.0.8": "cd7bf1234f98",
+        "1.0.21": "6fcdb5f674e3",
+        "1.0.31": "95172cd6832e",
+    },
+    f"{SWIN}.SwinLayer.get_attn_mask": {"5.9": "dfc0247f586d", "5.13": "ab01d82feec2"},
+    f"{SWIN}.window_partition": PARTITION,
+    f"{SWIN2}.Swinv2Layer.forward": {
+        "4.40": "c52f64a5ac7b",
+        "5.0": "9a013477bdec",
+        "5.18": "5bbf8026ceda",
+    },
+    f"{SWIN2}.Swinv2Layer.get_attn_mask": {
+        "4.40": "7851d4b5c6d2",
+        "4.53": "61865045a00e",
+        "5.13": "b0caadc889c7",
+        "5.18": "069b3902dd11",
+    },
+    f"{SWIN2}.Swinv2SelfAttention.forward": {
+        "4.40": "b1ec81e4781c",
+        "4.54": "ea64dfb98a1d",
+        "5.0": "e6d194d5aea3",
+    },
+    f"{SWIN2}.Swinv2Attention.forward": {"4.40": "1645f4c1bd28", "5.0": "d711851ee635"},
+    f"{SWIN2}.window_partition": PARTITION,
+}
+"""Functions that were written anew, with the release that each wording came with."""
+
+
+def test_every_wording_is_of_a_release() -> None:
+    """A print that no release has would let code in that nobody read."""
+    known = {path(f): prints for kind in kinds() for f, prints in kind.sources.items()}
+    actual = {name: prints for name, prints in known.items() if len(prints) > 1}
+
+    assert {name: set(since.values()) for name, since in WORDINGS.items()} == actual
+
+
+@pytest.mark.parametrize(
+    ("name", "release"), [(n, r) for n, since in WORDINGS.items() for r in since]
+)
+def test_every_wording_is_known(name: str, release: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whichever of its wordings a function is installed, no class misses it."""
+    print_ = sources.fingerprint
+    monkeypatch.setattr(
+        sources, "fingerprint", lambda f: WORDINGS[name][release] if path(f) == name else print_(f)
+    )
+    met = [kind for kind in kinds() if name in map(path, kind.sources)]
+
+    assert 1 == len(met)
+    assert [[]] == [sources.unknown(kind.sources) for kind in met]
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -60,6 +138,20 @@ def test_what_means_nothing_changes_no_print(source: str) -> None:
 def test_what_means_something_changes_the_print(source: str) -> None:
     """However little it is."""
     assert sources.fingerprint(PLAIN) != sources.fingerprint(function(source))
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (r"{x['a']} of \"all\"", "e3bc77b34dfa"),
+        ("{x['a']!r:>{x['w']}}", "26693f9430b3"),
+        ("{x['a']:>{x['w']}}", "be5fd50d2096"),
+    ],
+    ids=["quotes inside quotes", "a conversion and a width", "a width"],
+)
+def test_every_python_prints_an_f_string_alike(said: str, expected: str) -> None:
+    """Python 3.12 quotes some otherwise than 3.11; these digits are those of 3.11 to 3.13."""
+    assert expected == sources.fingerprint(function(f'def f(x):\n    return f"{said}"\n'))
 
 
 def test_a_docstring_alone_is_a_body() -> None:
