@@ -13,12 +13,15 @@ def document(run: Run, plots: Sequence[str] = ()) -> str:
         run: What was measured.
         plots: Files beside it that show it.
     """
-    head = [f"# {run.backend}, {run.size} size", "", *_facts(run), ""]
+    device = run.facts.get("device") or run.facts.get("processor", "")
+    ceilings = (f"{name} {rate}" for name, rate in told.ceilings(run))
+    head = [f"# {run.backend}, {run.size} size", "", ", ".join([device, *ceilings]), ""]
     wrong = [f"- {row.name}, {row.passes}: {row.wrong}" for row in run.rows if row.wrong]
     if wrong:
         head += ["**Wrong, and not timed:**", "", *wrong, ""]
     head += [f"![{plot.rsplit('-', 1)[-1].removesuffix('.svg')}]({plot})\n" for plot in plots]
-    return "\n".join(head) + "\n" + "\n".join(map(table, tables.all_of(run)))
+    foot = ["## Made with", "", *_facts(run), ""]
+    return "\n".join([*head, *map(table, tables.all_of(run)), *foot])
 
 
 def table(t: tables.Table) -> str:
@@ -31,5 +34,5 @@ def table(t: tables.Table) -> str:
 
 
 def _facts(run: Run) -> list[str]:
-    said = [*run.facts.items(), *told.ceilings(run), *([("made", run.made)] if run.made else [])]
+    said = [*run.facts.items(), *([("made", run.made)] if run.made else [])]
     return [f"- {name}: {value}" for name, value in said]
