@@ -1,7 +1,6 @@
 """Calls that need what attnref does not have run the library's own code, to the bit."""
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from transformers import AttentionInterface
 import attnref
 from attnref.integrations import accelerate, restore
 
-from .models import MODELS, made, outcome, output
+from .models import MODELS, equal, forwards, made, outcome, output
 
 DROPOUT = {
     "timm Swin": {"attn_drop_rate": 0.3},
@@ -25,18 +24,6 @@ DROPOUT = {
     "transformers Swin": {"attention_probs_dropout_prob": 0.3},
     "transformers Swin V2": {"attention_probs_dropout_prob": 0.3},
 }
-
-
-def forwards(call: Callable[[], Any]) -> int:
-    """Count the calls of window attention on attnref."""
-    with attnref.trace() as ran:
-        call()
-    return sum((r.operation, r.direction) == ("window_attention", "forward") for r in ran)
-
-
-def equal(x: Any, y: Any) -> bool:
-    """Compare outcomes to the bit."""
-    return x.keys() == y.keys() and all(torch.equal(x[n], y[n]) for n in x)
 
 
 @pytest.mark.parametrize("name", list(MODELS))
