@@ -21,18 +21,26 @@ if TYPE_CHECKING:
 HERE = "attnref.integrations"
 
 REPLACEABLE = {
-    "timm.models.swin_transformer.SwinTransformerBlock": "timm_swin.Block",
-    "timm.models.swin_transformer_v2.SwinTransformerV2Block": "timm_swin.BlockV2",
-    "timm.models.swin_transformer_v2_cr.SwinTransformerV2CrBlock": "timm_swin.BlockV2Cr",
-    "torchvision.models.swin_transformer.ShiftedWindowAttention": "torchvision_swin.Attention",
-    "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": "torchvision_swin.AttentionV2",
-    "torchvision.models.video.swin_transformer.ShiftedWindowAttention3d": (
-        "torchvision_swin.Attention3d"
+    "timm.models.swin_transformer.SwinTransformerBlock": ("timm_swin.Block",),
+    "timm.models.swin_transformer_v2.SwinTransformerV2Block": ("timm_swin.BlockV2",),
+    "timm.models.swin_transformer_v2_cr.SwinTransformerV2CrBlock": ("timm_swin.BlockV2Cr",),
+    "torchvision.models.swin_transformer.ShiftedWindowAttention": ("torchvision_swin.Attention",),
+    "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": (
+        "torchvision_swin.AttentionV2",
     ),
-    "transformers.models.swin.modeling_swin.SwinLayer": "transformers_swin.Layer",
-    "transformers.models.swinv2.modeling_swinv2.Swinv2Layer": "transformers_swinv2.LayerV2",
+    "torchvision.models.video.swin_transformer.ShiftedWindowAttention3d": (
+        "torchvision_swin.Attention3d",
+    ),
+    "transformers.models.swin.modeling_swin.SwinLayer": (
+        "transformers_swin.Layer",
+        "transformers_swin4.Layer",
+    ),
+    "transformers.models.swinv2.modeling_swinv2.Swinv2Layer": ("transformers_swinv2.LayerV2",),
 }
-"""Classes whose window attention can run on attnref, and what they become."""
+"""Classes whose window attention can run on attnref, and what they become.
+
+Where a library cut a class anew under its old name, the first counts whose names it has.
+"""
 
 _COPIES = "a copy of Swin's layer that attnref was not compared with"
 
@@ -173,14 +181,8 @@ def _becomes(module: "nn.Module", path: str) -> "type[Replaced] | Reason":
     """Return the class that a module shall be of, or the reason why it stays as it is."""
     if path in NOT_REPLACEABLE:
         return Reason("class", NOT_REPLACEABLE[path])
-    where, _, name = REPLACEABLE[path].partition(".")
-    try:
-        becomes: type[Replaced] = getattr(import_module(f"{HERE}.{where}"), name)
-    except (ImportError, AttributeError) as error:
-        library = path.partition(".")[0]
-        fact = f"the installed {library} is none of the versions that are known: {error}"
-        return Reason("version", fact)
-    if type(module) is becomes:
+    becomes = _ours(path)
+    if isinstance(becomes, Reason) or type(module) is becomes:
         return becomes
     if type(module) is not becomes.replaces:
         descends = f"{type(module).__name__} descends from {path} and may attend otherwise"
@@ -188,6 +190,20 @@ def _becomes(module: "nn.Module", path: str) -> "type[Replaced] | Reason":
     from attnref.integrations.replaced import against
 
     return against(module, becomes) or becomes
+
+
+def _ours(path: str) -> "type[Replaced] | Reason":
+    """Import what a known class becomes; fails where its library lacks what it is made of."""
+    missing = []
+    for place in REPLACEABLE[path]:
+        where, _, name = place.partition(".")
+        try:
+            return getattr(import_module(f"{HERE}.{where}"), name)
+        except (ImportError, AttributeError) as error:
+            missing.append(str(error))
+    library = path.partition(".")[0]
+    fact = f"the installed {library} is none of the versions that are known: {'; '.join(missing)}"
+    return Reason("version", fact)
 
 
 def _drops(module: "nn.Module") -> Reason | None:

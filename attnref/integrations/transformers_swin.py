@@ -3,8 +3,7 @@
 The shift is one number for both axes. Version 1 drops it, and shrinks the window for good,
 once either axis is no longer than the window.
 
-Known are 5.9 to 5.24. Before, the layer was cut into other modules; that is another class
-to take the place of.
+Known are 5.9 to 5.24. Before, the layer was cut into other modules: `transformers_swin4`.
 """
 
 from typing import Any, ClassVar

@@ -252,7 +252,7 @@ def test_code_that_was_not_compared_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_library_without_the_names_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """An older version may have the class and not what it is made of."""
     path = "timm.models.swin_transformer.SwinTransformerBlock"
-    monkeypatch.setitem(replacing.REPLACEABLE, path, "timm_swin.Missing")
+    monkeypatch.setitem(replacing.REPLACEABLE, path, ("timm_swin.Missing",))
     model, _ = made("timm Swin", (8, 8), 4)
     reasons = {str(reason) for reason in accelerate(model).kept.values()}
 
