@@ -4,6 +4,8 @@ A layer takes tokens in a row, and what is to be replaced stands in the middle o
 the whole layer is written down again around one call. Padding comes before the roll.
 """
 
+from collections.abc import Iterable
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,6 +18,11 @@ Map = Float[Tensor, "B H W C"]
 PADDING = frozenset({"92c2f7144880"})
 PARTITION = frozenset({"2946bf9ae99f", "ad458c13f938"})
 """Before 5.9 in other words: a permutation that is one transposition."""
+
+
+def asks(given: Iterable[object]) -> bool:
+    """Tell whether any argument asks for something: neither `None` nor `False` does."""
+    return any(x is not None and x is not False for x in given)
 
 
 class SquareLayer(Replaced):

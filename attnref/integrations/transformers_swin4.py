@@ -17,7 +17,14 @@ from transformers.models.swin import modeling_swin
 
 from attnref.integrations.maps import attend, cropped, padded
 from attnref.integrations.sources import Prints
-from attnref.integrations.transformers_layer import PADDING, PARTITION, Map, SquareLayer, Tokens
+from attnref.integrations.transformers_layer import (
+    PADDING,
+    PARTITION,
+    Map,
+    SquareLayer,
+    Tokens,
+    asks,
+)
 
 ASKED = tuple(signature(modeling_swin.SwinLayer.forward).parameters)[3:]
 """What a layer may be asked for behind its tokens and their map, in the release's order."""
@@ -56,8 +63,8 @@ class Layer(SquareLayer, modeling_swin.SwinLayer):
         told = dict(zip(ASKED, asked, strict=False)) | named
         if not told.pop("always_partition", False):
             self.set_shift_and_window_size(input_dimensions)
-        more = any(x is not None and x is not False for x in told.values())
-        if more or self._is_theirs(hidden_states, input_dimensions) or self._misfits():
+        theirs = asks(told.values()) or self._is_theirs(hidden_states, input_dimensions)
+        if theirs or self._misfits():
             return super().forward(hidden_states, input_dimensions, *asked, **named)
         x = self.layernorm_before(hidden_states).unflatten(1, input_dimensions)
         x = hidden_states + self.drop_path(self._attended(x).flatten(1, 2))

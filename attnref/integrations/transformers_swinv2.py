@@ -15,7 +15,14 @@ from transformers.models.swinv2 import modeling_swinv2
 
 from attnref.integrations.maps import attend_by_cosine, continuous_bias, cropped, padded
 from attnref.integrations.sources import Prints
-from attnref.integrations.transformers_layer import PADDING, PARTITION, Map, SquareLayer, Tokens
+from attnref.integrations.transformers_layer import (
+    PADDING,
+    PARTITION,
+    Map,
+    SquareLayer,
+    Tokens,
+    asks,
+)
 
 
 class LayerV2(SquareLayer, modeling_swinv2.Swinv2Layer):
@@ -53,7 +60,7 @@ class LayerV2(SquareLayer, modeling_swinv2.Swinv2Layer):
         Attention weights may be asked for, and before transformers 5 a mask of heads
         stood in front of them.
         """
-        more = any(x is not None and x is not False for x in (*asked, *named.values()))
+        more = asks((*asked, *named.values()))
         if more or self._is_theirs(hidden_states, input_dimensions):
             return super().forward(hidden_states, input_dimensions, *asked, **named)
         x = self._attended(hidden_states.unflatten(1, input_dimensions)).flatten(1, 2)

@@ -53,21 +53,21 @@ class Part:
 
     def gradient(self, recorded: Result | None, u: Arithmetic) -> oracle.Expected:
         """Return the gradient of q or qkv, from a result that was recorded or from its own."""
-        if recorded is None:
-            key = "backward", u
-            if key not in self._known:
-                self._known[key] = self._backward(self._forward(u)[0], u)
-            return self._known[key]
-        return self._backward(recorded, u)
+        if recorded is not None:
+            return self._backward(recorded, u)
+        return self._once(("backward", u), lambda: self._backward(self._forward(u)[0], u))
 
     def _forward(self, u: Arithmetic) -> Any:
-        if u not in self._known:
-            self._known[u] = oracle.forward(self.problem, u)
-        return self._known[u]
+        return self._once(("forward", u), lambda: oracle.forward(self.problem, u))
 
-    def _backward(self, result: Result, u: Arithmetic) -> oracle.Expected:
+    def _backward(self, result: Result, u: Arithmetic) -> Any:
         limits = oracle.backward(self.problem, result, self.dout, None, u)
         return limits["dqkv" if "dqkv" in limits else "dq"]
+
+    def _once(self, key: tuple[str, Arithmetic], work_out: Callable[[], Any]) -> Any:
+        if key not in self._known:
+            self._known[key] = work_out()
+        return self._known[key]
 
 
 def parts(w: AnyWorkload, given: Given, read: Read) -> list[Part]:

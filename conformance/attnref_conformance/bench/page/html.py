@@ -47,8 +47,7 @@ def _head(run: Run) -> str:
         chips.append(f"<li><b>{ahead} of {len(ratios)}</b> at least level with the best peer</li>")
         mean = told.ratio(geometric_mean(ratios))
         chips.append(f"<li><b>{mean}x</b> the best peer in the geometric mean</li>")
-    device = run.facts.get("device") or run.facts.get("processor", "")
-    facts = [("measured on", device), *told.ceilings(run)]
+    facts = [("measured on", told.device(run)), *told.ceilings(run)]
     facts += [(n, run.facts[n]) for n in ("blas", "pinned") if n in run.facts]
     facts += [("made", run.made)] if run.made else []
     return (

@@ -13,9 +13,8 @@ def document(run: Run, plots: Sequence[str] = ()) -> str:
         run: What was measured.
         plots: Files beside it that show it.
     """
-    device = run.facts.get("device") or run.facts.get("processor", "")
     ceilings = (f"{name} {rate}" for name, rate in told.ceilings(run))
-    head = [f"# {run.backend}, {run.size} size", "", ", ".join([device, *ceilings]), ""]
+    head = [f"# {run.backend}, {run.size} size", "", ", ".join([told.device(run), *ceilings]), ""]
     wrong = [f"- {row.name}, {row.passes}: {row.wrong}" for row in run.rows if row.wrong]
     if wrong:
         head += ["**Wrong, and not timed:**", "", *wrong, ""]

@@ -47,6 +47,11 @@ def _scaled(x: float, units: tuple[tuple[float, str], ...]) -> str:
     return f"{number(x / units[-1][0])} {units[-1][1]}"
 
 
+def device(run: Run) -> str:
+    """Name what was measured on: a GPU, or else the processor."""
+    return run.facts.get("device") or run.facts.get("processor", "")
+
+
 def ceilings(run: Run) -> list[tuple[str, str]]:
     """Say the measured ceilings."""
     said = []
