@@ -135,12 +135,24 @@ PEERS = {peer.name: peer for peer in gpu_peers.PEERS}
         ("flash2", W._replace(bias="dense"), "no bias and no mask"),
         ("flash2", W._replace(kv_lens=(3, 40)), "no bias and no mask"),
         ("cudnn", MAP, "see the paths through windows"),
+        ("math", W._replace(heads=32, queries=16384, keys=16384), "it keeps the scores, of which"),
         ("flex", W._replace(queries=1), "decoding takes another of its kernels"),
         ("flex", MAP, "see the paths through windows"),
         ("eager", W, "a path through windows"),
         ("fa4", W, "flash-attn-4 is not installed"),
     ],
-    ids=["cap", "window", "bias", "lengths", "maps", "decoding", "flex maps", "dense", "fa4"],
+    ids=[
+        "cap",
+        "window",
+        "bias",
+        "lengths",
+        "maps",
+        "many",
+        "decoding",
+        "flex maps",
+        "dense",
+        "fa4",
+    ],
 )
 def test_peers_say_what_they_cannot(name: str, w: Any, why: str) -> None:
     """In a sentence for the table of who is absent."""

@@ -17,6 +17,10 @@ KERNELS = {
     "math": "MATH",
 }
 
+MOST_SCORES = 2**31
+"""Scores that torch's math kernel is asked for at most: it keeps several matrices of them for
+each set of inputs, which would leave the others no memory."""
+
 PATHS = ("eager", "sdpa", "compiled")
 """Through windows, as timm takes them."""
 
@@ -41,9 +45,15 @@ def _kernel(name: str) -> Callable[[AnyWorkload], Passes | Absent]:
     def prepare(w: AnyWorkload) -> Passes | Absent:
         from torch.nn.attention import SDPBackend
 
+        if name == "math" and isinstance(w, Workload) and _scores(w) > MOST_SCORES:
+            return Absent(f"it keeps the scores, of which there are {_scores(w):,}")
         return _passes(torch_paths.sdpa(w, getattr(SDPBackend, KERNELS[name])))
 
     return prepare
+
+
+def _scores(w: Workload) -> int:
+    return w.batch * w.heads * w.queries * w.keys
 
 
 def _windows(name: str) -> Callable[[AnyWorkload], Passes | Absent]:
