@@ -10,6 +10,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+LOG2E = 1.4426950408889634
 LN2 = gl.constexpr(0.6931471805599453)
 INF = gl.constexpr(float("inf"))
 ROWS = gl.constexpr(64)
@@ -148,17 +149,12 @@ def consume(
 
     here = turns + gl.load(turns + gl.program_id(0))
     tile = gl.load(here)
+    row, visits, begin, a, z, end = span(table, tile, CONSUMERS, ME)
     turn = 0
     c = 0
     while tile >= 0:
-        row = table + tile * (HEAD + 4 * CONSUMERS)
-        visits = gl.load(row + 2)
-        begin = gl.load(row + HEAD + 4 * ME)
-        a = gl.load(row + HEAD + 4 * ME + 1)
-        z = gl.load(row + HEAD + 4 * ME + 2)
-        end = gl.load(row + HEAD + 4 * ME + 3)
         m = gl.full([ROWS], -INF, gl.float32, line)
-        l = gl.zeros([ROWS], gl.float32, line)
+        l = partial(gl.zeros([ROWS, BLOCK_N], gl.float32, s_l))
         acc = gl.zeros([ROWS, D], gl.float32, o_l)
         if visits > 0:
             mbarrier.wait(q_full.index(ME), turn & 1)
@@ -204,12 +200,19 @@ def consume(
                 z, end, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c,
                 exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
             )  # fmt: skip
-        visits = gl.load(row + 2)
+        b = gl.load(here + 1)
+        h = gl.load(here + 2)
+        r0 = gl.load(row) + ME * ROWS
+        heads = gl.load(row + 6)
+        Sq = gl.load(row + 7)
+        here += TURN
+        tile = gl.load(here)
         if visits > 0:
             if APART:
                 mbarrier.arrive(q_free.index(ME))
             turn += 1
 
+        l = gl.convert_layout(gl.sum(l, 1), line, assert_trivial=True)
         live = l != 0.0
         l = gl.where(live, l, 1.0)
         e = gl.where(live, (m * exponent + gl.log2(l)) * LN2, -INF)
@@ -219,11 +222,6 @@ def consume(
             gl.thread_barrier()
         o_tile.store((acc * gl.expand_dims(weight, 1)).to(dtype))
         fence_async_shared()
-        b = gl.load(here + 1)
-        h = gl.load(here + 2)
-        r0 = gl.load(row) + ME * ROWS
-        heads = gl.load(row + 6)
-        Sq = gl.load(row + 7)
         tma.async_copy_shared_to_global(out, [b, h, r0, 0], o_room)
         i = r0 + gl.arange(0, ROWS, line)
         gl.store(lse + (b.to(gl.int64) * heads + h) * Sq + i, e, mask=i < Sq)
@@ -231,13 +229,19 @@ def consume(
             tma.store_wait(0)
             if visits > 0:
                 mbarrier.arrive(q_free.index(ME))
-        end = gl.load(row + HEAD + 4 * ME + 3)
         for t in range(end, visits):
             pass_by(c + t, k_full, k_free, v_full, v_free, STAGES)
         c += visits
-        here += TURN
-        tile = gl.load(here)
+        row, visits, begin, a, z, end = span(table, tile, CONSUMERS, ME)
     tma.store_wait(0)
+
+
+@gluon.jit
+def span(table, tile, CONSUMERS: gl.constexpr, ME: gl.constexpr):
+    row = table + gl.maximum(tile, 0) * (HEAD + 4 * CONSUMERS)
+    mine = row + (HEAD + 4 * ME)
+    visits = gl.load(row + 2)
+    return row, visits, gl.load(mine), gl.load(mine + 1), gl.load(mine + 2), gl.load(mine + 3)
 
 
 @gluon.jit
@@ -343,7 +347,14 @@ def softmax(s, m, l, exponent, RAGGED: gl.constexpr):
         top = gl.where(m_new == -INF, 0.0, m_new)
     alpha = gl.exp2((m - top) * exponent)
     p = gl.exp2(s * exponent - gl.expand_dims(top * exponent, 1))
-    return p, m_new, l * alpha + gl.sum(p, 1), alpha
+    sums = partial(p)
+    return p, m_new, l * spread(alpha, sums) + sums, alpha
+
+
+@gluon.jit
+def partial(p):
+    """Sum what a thread holds of each row: columns in pairs, every eighth."""
+    return gl.sum(gl.sum(gl.reshape(p, [ROWS, p.shape[1] // 8, 4, 2]), 3), 1)
 
 
 @gluon.jit
