@@ -123,7 +123,6 @@ def launch_of(
         "D": call.sizes[0],
         "LEFT": low is not None,
         "OVERLAP": form.overlap,
-        "APART": form.apart,
     }
     return Launch(
         attend_kernel,

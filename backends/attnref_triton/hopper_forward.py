@@ -22,13 +22,10 @@ HEAD = gl.constexpr(8)
 def attend_kernel(
     q, k, v, out, lse, turns, table, exponent,
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
-    LEFT: gl.constexpr, OVERLAP: gl.constexpr, APART: gl.constexpr,
+    LEFT: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     q_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, D], q.layout)
-    if APART:
-        o_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, D], q.layout)
-    else:
-        o_s = q_s
+    o_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, D], q.layout)
     k_s = gl.allocate_shared_memory(k.dtype, [STAGES, 1, 1, BLOCK_N, D], k.layout)
     v_s = gl.allocate_shared_memory(v.dtype, [STAGES, 1, 1, BLOCK_N, D], v.layout)
     bar: gl.constexpr = mbarrier.MBarrierLayout()
@@ -53,11 +50,11 @@ def attend_kernel(
             [
                 (consume, (
                     out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, APART, 0,
+                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 0,
                 )),
                 (consume, (
                     out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, APART, 1,
+                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 1,
                 )),
                 (produce, (
                     q, k, v, turns, table, q_s, k_s, v_s, q_full, q_free, k_full, k_free,
@@ -65,7 +62,7 @@ def attend_kernel(
                 )),
                 (consume, (
                     out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, APART, 2,
+                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 2,
                 )),
             ],
             [4, 1, 4], [160, 24, 160],
@@ -75,11 +72,11 @@ def attend_kernel(
             [
                 (consume, (
                     out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES, D, LEFT, OVERLAP, APART, 0,
+                    k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES, D, LEFT, OVERLAP, 0,
                 )),
                 (consume, (
                     out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES, D, LEFT, OVERLAP, APART, 1,
+                    k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES, D, LEFT, OVERLAP, 1,
                 )),
                 (produce, (
                     q, k, v, turns, table, q_s, k_s, v_s, q_full, q_free, k_full, k_free,
@@ -135,7 +132,7 @@ def consume(
     out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
     k_full, k_free, v_full, v_free,
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
-    LEFT: gl.constexpr, OVERLAP: gl.constexpr, APART: gl.constexpr, ME: gl.constexpr,
+    LEFT: gl.constexpr, OVERLAP: gl.constexpr, ME: gl.constexpr,
 ):  # fmt: skip
     dtype: gl.constexpr = q_s.dtype
     s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
@@ -208,8 +205,7 @@ def consume(
         here += TURN
         tile = gl.load(here)
         if visits > 0:
-            if APART:
-                mbarrier.arrive(q_free.index(ME))
+            mbarrier.arrive(q_free.index(ME))
             turn += 1
 
         l = gl.convert_layout(gl.sum(l, 1), line, assert_trivial=True)
@@ -217,18 +213,13 @@ def consume(
         l = gl.where(live, l, 1.0)
         e = gl.where(live, (m * exponent + gl.log2(l)) * LN2, -INF)
         weight = gl.convert_layout(gl.where(live, 1.0 / l, 0.0), out_line, assert_trivial=True)
-        if APART:
-            tma.store_wait(0)
-            gl.thread_barrier()
+        tma.store_wait(0)
+        gl.thread_barrier()
         o_tile.store((acc * gl.expand_dims(weight, 1)).to(dtype))
         fence_async_shared()
         tma.async_copy_shared_to_global(out, [b, h, r0, 0], o_room)
         i = r0 + gl.arange(0, ROWS, line)
         gl.store(lse + (b.to(gl.int64) * heads + h) * Sq + i, e, mask=i < Sq)
-        if not APART:
-            tma.store_wait(0)
-            if visits > 0:
-                mbarrier.arrive(q_free.index(ME))
         for t in range(end, visits):
             pass_by(c + t, k_full, k_free, v_full, v_free, STAGES)
         c += visits

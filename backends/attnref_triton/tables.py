@@ -86,7 +86,6 @@ class Form(NamedTuple):
         keys: Keys in a tile.
         stages: Tiles of keys in flight.
         overlap: Whether a consumer's exponentials run while its own last product does.
-        apart: Whether results leave from shared memory of their own, not from the queries'.
         registers: For each thread, before they are dealt out anew.
     """
 
@@ -94,11 +93,10 @@ class Form(NamedTuple):
     keys: int
     stages: int
     overlap: bool
-    apart: bool
     registers: int
 
 
-DENSE = {64: Form(3, 128, 3, False, True, 128), 128: Form(3, 128, 2, False, True, 128)}
+DENSE = {64: Form(3, 128, 3, False, 128), 128: Form(3, 128, 2, False, 128)}
 """Columns of a head to the form that serves them."""
 
 HOPPER = {
