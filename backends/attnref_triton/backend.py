@@ -59,16 +59,18 @@ class TritonBackend:
     Args:
         precision: Of products of float32: `"ieee"`, or `"tf32"` to have their factors
             rounded to ten bits and the products run on tensor cores.
+        hopper: Whether calls that can take the Hopper path do (`attnref_triton.hopper`).
     """
 
     name = "triton"
     library = "torch"
     deterministic = True
 
-    def __init__(self, precision: str = "ieee") -> None:
+    def __init__(self, precision: str = "ieee", *, hopper: bool = True) -> None:
         if precision not in ("ieee", "tf32"):
             raise ValueError(f"precision is 'ieee' or 'tf32', not {precision!r}")
         self.precision = precision
+        self.hopper = hopper
         self.profile = "half-weights" if precision == "ieee" else "tf32"
 
     def available(self) -> Sequence[Reason]:
@@ -135,13 +137,13 @@ class TritonBackend:
         if isinstance(problem, AttentionProblem | VarlenProblem) and problem.library == "torch":
             from attnref_triton import replay  # loads torch
 
-            recipe = replay.find(problem, self.precision)
+            recipe = replay.find(problem, (self.precision, self.hopper))
             if recipe is not None:
                 return recipe.follow(problem)
         refuse(self, problem)
         from attnref_triton import operations  # loads Triton
 
-        return operations.forward(problem, self.precision)
+        return operations.forward(problem, self.precision, path=self.hopper)
 
     def backward(
         self,

@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 import torch
 
 from attnref.problem import AttentionProblem, Result, VarlenProblem
-from attnref_triton.launch import Launch
+from attnref_triton.launch import Described, Launch
 
 MOST = 4096
 """Recipes that are kept; a program whose shapes never come again must not fill the memory."""
+
+Manner = tuple[str, bool]
+"""The precision of products of float32, and whether the Hopper path may be taken."""
 
 SIDES = {"q_side": ("cu_q", "q_lens"), "k_side": ("cu_k", "kv_lens"), "offset": ("q_offset",)}
 """Arguments of kernels that carry arrays under other names."""
@@ -36,11 +39,13 @@ class Step(NamedTuple):
         run: Takes all arguments by position.
         arguments: Of the first call, without its tensors.
         places: Which argument is which of the call's tensors, or a tuple of them.
+        described: Which argument is a descriptor, of which of the tensors, and how that lies.
     """
 
     run: Callable[..., None]
     arguments: tuple[Any, ...]
     places: tuple[tuple[int, str | tuple[str, ...]], ...]
+    described: tuple[tuple[int, str, list[int], list[int], str], ...]
 
 
 class Recipe(NamedTuple):
@@ -56,13 +61,16 @@ class Recipe(NamedTuple):
             name: torch.empty_strided(b.shape, b.strides, dtype=b.dtype, device=device)
             for name, b in self.buffers
         }
-        for run, arguments, places in self.steps:
+        for run, arguments, places, described in self.steps:
             filled = list(arguments)
             for at, name in places:
                 if isinstance(name, tuple):
                     filled[at] = tuple(getattr(problem, n, None) for n in name)
                 else:
                     filled[at] = made[name] if name in made else getattr(problem, name)
+            for at, name, *rest in described:
+                base = made[name] if name in made else getattr(problem, name)
+                filled[at] = Described(base, *rest)
             run(*filled)
         return Result(made["out"], made["lse"])
 
@@ -70,7 +78,7 @@ class Recipe(NamedTuple):
 _recipes: dict[Any, Recipe] = {}
 
 
-def key_of(problem: AttentionProblem | VarlenProblem, precision: str) -> tuple[Any, ...]:
+def key_of(problem: AttentionProblem | VarlenProblem, manner: Manner) -> tuple[Any, ...]:
     """Return everything that a recipe depends on."""
     p = problem
     others: tuple[Any, ...]
@@ -80,12 +88,12 @@ def key_of(problem: AttentionProblem | VarlenProblem, precision: str) -> tuple[A
         others = (p.cu_q, p.cu_k, p.sinks, p.q_offset)
     rest = tuple(None if x is None else x if isinstance(x, int | str) else _form(x) for x in others)
     main = (_form(p.q), _form(p.k), _form(p.v), p.q.device.index)
-    return (*main, rest, p.scale, p.window, p.softcap, precision)
+    return (*main, rest, p.scale, p.window, p.softcap, manner)
 
 
-def find(problem: AttentionProblem | VarlenProblem, precision: str) -> Recipe | None:
+def find(problem: AttentionProblem | VarlenProblem, manner: Manner) -> Recipe | None:
     """Return the recipe for a call, if its key was met and its device is the current one."""
-    recipe = _recipes.get(key_of(problem, precision))
+    recipe = _recipes.get(key_of(problem, manner))
     if recipe is None or problem.q.device.index != torch.cuda.current_device():
         return None
     return recipe
@@ -93,7 +101,7 @@ def find(problem: AttentionProblem | VarlenProblem, precision: str) -> Recipe | 
 
 def keep(
     problem: AttentionProblem | VarlenProblem,
-    precision: str,
+    manner: Manner,
     buffers: Mapping[str, torch.Tensor],
     launches: Sequence[tuple[Launch, Any]],
 ) -> None:
@@ -102,14 +110,21 @@ def keep(
         return  # Triton's interpreter compiles nothing
     kinds = tuple((n, Buffer(tuple(x.shape), x.stride(), x.dtype)) for n, x in buffers.items())
     steps = tuple(_step(launch, compiled) for launch, compiled in launches)
-    _recipes[key_of(problem, precision)] = Recipe(kinds, steps)
+    _recipes[key_of(problem, manner)] = Recipe(kinds, steps)
 
 
 def _step(launch: Launch, compiled: Any) -> Step:
     names = launch.kernel.arg_names
-    arguments, places = [], []
+    arguments, places, described = [], [], []
     for at, name in enumerate(names):
         x = launch.arguments[name]
+        if name in launch.kept:
+            arguments.append(x)
+            continue
+        if hasattr(x, "block_shape"):
+            arguments.append(None)
+            described.append((at, name, x.shape, x.strides, x.padding))
+            continue
         tensors = x if isinstance(x, tuple) else (x,)
         if not any(isinstance(t, torch.Tensor) for t in tensors):
             arguments.append(x)
@@ -120,7 +135,7 @@ def _step(launch: Launch, compiled: Any) -> Step:
             found = SIDES[name]
             role = found if len(found) > 1 else found[0]
         places.append((at, role))
-    return Step(compiled[_three(launch.grid)], tuple(arguments), tuple(places))
+    return Step(compiled[_three(launch.grid)], tuple(arguments), tuple(places), tuple(described))
 
 
 def _three(grid: tuple[int, ...]) -> tuple[int, int, int]:
