@@ -53,7 +53,7 @@ def forward(
         ready = forward_launches(call, plan, buffers)
     launches = [(launch, launch.run()) for launch in ready]
     if buffers["out"] is out and call.takes(problem):
-        replay.keep(problem, (precision, path), buffers, launches)
+        replay.keep(replay.key_of(problem, (precision, path)), buffers, launches)
     return Result(settle(out, buffers["out"]), buffers["lse"])
 
 

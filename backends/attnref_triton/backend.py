@@ -134,16 +134,28 @@ class TritonBackend:
 
     def forward(self, problem: Problem) -> Result:
         """Run the problem; one of a shape that ran before takes the short way."""
-        if isinstance(problem, AttentionProblem | VarlenProblem) and problem.library == "torch":
-            from attnref_triton import replay  # loads torch
-
-            recipe = replay.find(problem, (self.precision, self.hopper))
-            if recipe is not None:
-                return recipe.follow(problem)
+        if (result := self._again(problem)) is not None:
+            return result
         refuse(self, problem)
         from attnref_triton import operations  # loads Triton
 
         return operations.forward(problem, self.precision, path=self.hopper)
+
+    def _again(self, problem: Problem) -> Result | None:
+        """Take the short way, if a call like this one ran before."""
+        if problem.library != "torch":
+            return None
+        if isinstance(problem, WindowProblem):
+            from attnref_triton import windows  # loads Triton
+
+            return windows.again(problem, self.precision)
+        if isinstance(problem, AttentionProblem | VarlenProblem):
+            from attnref_triton import replay  # loads Triton
+
+            key = replay.key_of(problem, (self.precision, self.hopper))
+            recipe = replay.find(key, problem.q.device)
+            return None if recipe is None else recipe.follow(problem)
+        return None
 
     def backward(
         self,
@@ -152,7 +164,13 @@ class TritonBackend:
         dout: "torch.Tensor",
         dlse: "torch.Tensor | None" = None,
     ) -> Gradients:
-        """Pass gradients back."""
+        """Pass gradients back; windows of a shape that ran before take the short way."""
+        if isinstance(problem, WindowProblem) and problem.library == "torch":
+            from attnref_triton import windows  # loads Triton
+
+            gradients = windows.back_again(problem, result, dout, dlse, self.precision)
+            if gradients is not None:
+                return gradients
         refuse(self, problem)
         from attnref_triton import operations  # loads Triton
 

@@ -83,7 +83,9 @@ def reasons(problem: AttentionProblem | VarlenProblem, chip: Chip) -> list[Reaso
         found.append(Reason("empty", "an axis is empty"))
     for name, x in {"q": p.q, "k": p.k, "v": p.v}.items():
         if any(s == 0 and n > 1 for s, n in zip(x.stride(), x.shape, strict=True)):
-            found.append(Reason("strides", f"{name} is broadcast, and TMA reads no stride of 0", name))
+            found.append(
+                Reason("strides", f"{name} is broadcast, and TMA reads no stride of 0", name)
+            )
     return found
 
 
