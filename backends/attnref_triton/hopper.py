@@ -7,7 +7,7 @@ a call means, only which kernel answers it, and `reasons` says why one does not 
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 
 from attnref.backend import Reason
 from attnref.problem import AttentionProblem, VarlenProblem
+from attnref_triton.backend import interpreted
 from attnref_triton.call import TINY, Call
 from attnref_triton.launch import Launch
 from attnref_triton.layout import EIGHT
@@ -43,12 +44,18 @@ Where there are more, programs have so many that taking turns is as fair.
 """
 
 
+MOST = 2**20
+"""Tiles of queries whose turns are still written down."""
+
+
 @lru_cache
 def missing() -> str | None:
     """Say what of Gluon this Triton lacks; `None` if nothing."""
     try:
         import_module("attnref_triton.hopper_forward")
         import_module("triton.experimental.gluon.nvidia.hopper")
+        rooms = import_module("triton.experimental.gluon.language").shared_memory_descriptor
+        _ = rooms._reinterpret, rooms.index  # noqa: SLF001  # what of them the kernel calls
     except (ImportError, AttributeError, TypeError) as error:
         return f"this Triton's Gluon is not the one the path is written for: {error}"
     return None
@@ -58,35 +65,54 @@ def reasons(problem: AttentionProblem | VarlenProblem, chip: Chip) -> list[Reaso
     """Say why a call does not take the path; empty if it does."""
     if chip.capability != 9:
         return [Reason("capability", f"the chip has capability {chip.capability}, not 9.0")]
+    if interpreted():
+        return [Reason("interpreter", "Triton's interpreter does not run Gluon")]
     lacking = missing()
     if lacking is not None:
         return [Reason("gluon", lacking)]
+    if capturing():
+        return [Reason("capture", "a graph is being captured, and no call like it ran before")]
     if isinstance(problem, VarlenProblem):
         return [Reason("packed", "sequences are packed")]
-    p, found = problem, []
+    return [*_about_options(problem), *_about_sizes(problem), *_about_strides(problem)]
+
+
+def _about_options(p: AttentionProblem) -> Iterator[Reason]:
     arrays = {"bias": p.bias, "mask": p.mask, "sinks": p.sinks}
     arrays |= {"q_lens": p.q_lens, "kv_lens": p.kv_lens, "softcap": p.softcap}
-    found += [Reason("feature", f"there is a {n}", n) for n, x in arrays.items() if x is not None]
+    for name, x in arrays.items():
+        if x is not None:
+            yield Reason("feature", f"there is a {name}", name)
     if not isinstance(p.q_offset, int | str):
-        found.append(Reason("feature", "each entry has its own q_offset", "q_offset"))
+        yield Reason("feature", "each entry has its own q_offset", "q_offset")
     if p.dtype not in ("float16", "bfloat16"):
-        found.append(Reason("dtype", f"{p.dtype} is no half precision", "q"))
-    B, Hq, Hkv, Sq, Sk, D, Dv = p.sizes
-    if D != Dv or D not in DENSE:
-        sizes = " or ".join(map(str, DENSE))
-        found.append(Reason("head-size", f"D = {D} and Dv = {Dv} are not both {sizes}", "q"))
+        yield Reason("dtype", f"{p.dtype} is no half precision", "q")
     if p.scale <= TINY:
-        found.append(Reason("scale", f"a scale of {p.scale} does not keep the order of scores"))
-    if Hkv and Sq * (Hq // Hkv) <= FEW:
-        found.append(Reason("queries", f"a group has {FEW} rows or fewer", "q"))
+        yield Reason("scale", f"a scale of {p.scale} does not keep the order of scores")
+
+
+def _about_sizes(p: AttentionProblem) -> Iterator[Reason]:
+    B, Hq, Hkv, Sq, Sk, D, Dv = p.sizes
+    if Dv != D or D not in DENSE:
+        sizes = " or ".join(map(str, DENSE))
+        yield Reason("head-size", f"D = {D} and Dv = {Dv} are not both {sizes}", "q")
     if 0 in (B, Hq, Sq, Sk):
-        found.append(Reason("empty", "an axis is empty"))
+        yield Reason("empty", "an axis is empty")
+    elif Sq * (Hq // Hkv) <= FEW:
+        yield Reason("queries", f"a group has {FEW} rows or fewer", "q")
+    if B * Hq * -(-Sq // ROWS) > MOST:
+        yield Reason("tiles", f"there are more than {MOST} tiles of queries", "q", MOST)
+
+
+def _about_strides(p: AttentionProblem) -> Iterator[Reason]:
     for name, x in {"q": p.q, "k": p.k, "v": p.v}.items():
         if any(s == 0 and n > 1 for s, n in zip(x.stride(), x.shape, strict=True)):
-            found.append(
-                Reason("strides", f"{name} is broadcast, and TMA reads no stride of 0", name)
-            )
-    return found
+            yield Reason("strides", f"{name} is broadcast, and TMA reads no stride of 0", name)
+
+
+def capturing() -> bool:
+    """Tell whether a graph is being captured, into which no schedule may be copied."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def form_of(call: Call) -> Form:
@@ -102,7 +128,7 @@ def launch_of(
 
     (Hq, _), (Sq, Sk), form = call.heads, call.tokens, form or form_of(call)
     shape = (Sq, Sk, *bounds(call), Hq)
-    low, right, _ = shape[2:]
+    low = shape[2]
     tiles = -(-Sq // (form.consumers * ROWS))
     programs = min(chip.processors, tiles * Hq * call.batch)
     row_bytes = 2 * call.sizes[0] * call.q.element_size()
@@ -110,6 +136,9 @@ def launch_of(
     turns, table = plan_of(
         shape, form, call.batch, call.group, programs, together, str(call.q.device)
     )
+    if call.q.is_cuda:
+        for x in (turns, table):  # of another stream, and perhaps the last call of their shape
+            x.record_stream(torch.cuda.current_stream(call.q.device))
     arguments = {
         "q": described(call.q, ROWS),
         "k": described(call.k, form.keys),
@@ -249,7 +278,18 @@ def plan_of(
     """Return turns and table, as they lie on a device; for shapes seen before, as they lay."""
     table = table_of(shape, form)
     turns = turns_of([row[2] for row in table], batch, shape[4], group, programs, together)
-    return turns.to(device), torch.tensor(table, dtype=torch.int32).flatten().to(device)
+    return sent(turns, device), sent(torch.tensor(table, dtype=torch.int32).flatten(), device)
+
+
+def sent(x: torch.Tensor, device: str) -> torch.Tensor:
+    """Copy to a device on a stream of its own, and wait for that copy alone (A7)."""
+    if torch.device(device).type != "cuda":
+        return x
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        copied = x.pin_memory().to(device, non_blocking=True)
+        stream.synchronize()
+    return copied
 
 
 def described(x: torch.Tensor, rows: int) -> Any:

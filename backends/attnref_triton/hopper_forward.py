@@ -1,4 +1,43 @@
-"""draft"""
+r"""Attention forward for Hopper: who copies, who multiplies, and when they wait.
+
+**Counted.** As in `forward`: `4 D` operations for each visible pair of a query and a key, and
+one power of two. An H100 multiplies 1024 x 4 pairs of numbers a clock and multiprocessor and
+takes 16 powers, so that at D 128 the powers of a tile take half as long as its products, at
+D 64 as long. The kernel of `forward` does one after the other; two programs on a
+multiprocessor hide some of it.
+
+**Naive form.** That of `forward`: for each tile of keys `s = q k^T`, `p = 2^(s - max)`,
+`acc = alpha acc + p v`, in one loop that also copies.
+
+**The kernel** is that, with its work given to warps that do nothing else (Gluon calls such
+groups of warps partitions):
+
+- One warp, `produce`, has TMA copy tiles of keys and values into rings of `STAGES` rooms in
+  shared memory, as far ahead as there is room.
+- Three warpgroups, `consume`, have 64 queries each. While one takes powers, the products of
+  another run. That is the whole schedule, `in_turn`: nothing overlaps inside a warpgroup, and
+  the order among them settles by itself. (`overlapped`, with two consumers, has a product in
+  flight during its own softmax; it ran level with it, see `docs/hopper.md`.)
+
+Rooms change hands by barriers in shared memory: a `full` one is completed by TMA's bytes, a
+`free` one by all consumers, and the phase of both is the parity of how often the ring went
+round. A consumer that sees nothing of a tile that another one needs lets it pass: it waits and
+arrives, and multiplies nothing (`pass_by`).
+
+**Who does what** is decided by the host (`hopper.turns_of`): there are as many programs as
+multiprocessors, and each has a list of tiles of queries, the longest first, balanced in
+advance. `table` says what of the keys a tile visits, and for each consumer which of these
+visits hide nothing, so that only the others pay for a mask.
+
+**Rows' sums** are kept as each thread's own sums and added up across threads at the end: that
+saves the shuffles of every tile, and registers, which there are 128 of for a thread.
+
+**Scalars are read from memory** where they are needed, and not captured: what a partition
+captures stays in registers through all its loops, and made them spill.
+
+**Results** leave by TMA, from rooms of their own, clipped where the head's queries end: the
+head is an axis of the descriptor.
+"""
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -11,6 +50,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 LOG2E = 1.4426950408889634
+"""Turns powers of e into powers of two."""
+
 LN2 = gl.constexpr(0.6931471805599453)
 INF = gl.constexpr(float("inf"))
 ROWS = gl.constexpr(64)
@@ -24,6 +65,11 @@ def attend_kernel(
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     LEFT: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
+    """Attend; a program takes its turns, see the top of this file.
+
+    `q`, `k`, `v` and `out` are descriptors of `(B, H, S, D)`, `lse` is `(B, H, Sq)` without
+    gaps, and `exponent` is the scale times `LOG2E`.
+    """
     q_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, D], q.layout)
     o_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, D], q.layout)
     k_s = gl.allocate_shared_memory(k.dtype, [STAGES, 1, 1, BLOCK_N, D], k.layout)
@@ -92,6 +138,10 @@ def produce(
     q, k, v, turns, table, q_s, k_s, v_s, q_full, q_free, k_full, k_free, v_full, v_free,
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
+    """Copy what consumers need: a tile's queries once, its keys and values in rings.
+
+    The queries' room is asked for after the first keys are on their way.
+    """
     here = turns + gl.load(turns + gl.program_id(0))
     tile = gl.load(here)
     turn = 0
@@ -134,6 +184,10 @@ def consume(
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     LEFT: gl.constexpr, OVERLAP: gl.constexpr, ME: gl.constexpr,
 ):  # fmt: skip
+    """Attend with 64 queries of each turn's tile: those of consumer `ME`.
+
+    `c` counts the visits of the program, by which rooms of the rings and their phases go.
+    """
     dtype: gl.constexpr = q_s.dtype
     s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     o_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
@@ -215,7 +269,9 @@ def consume(
         weight = gl.convert_layout(gl.where(live, 1.0 / l, 0.0), out_line, assert_trivial=True)
         tma.store_wait(0)
         gl.thread_barrier()
-        o_tile.store((acc * gl.expand_dims(weight, 1)).to(dtype))
+        weight = gl.expand_dims(weight, 1)
+        # Selected, not multiplied: hidden values that are NaN must not reach an empty row.
+        o_tile.store(gl.where(weight == 0.0, 0.0, acc * weight).to(dtype))
         fence_async_shared()
         tma.async_copy_shared_to_global(out, [b, h, r0, 0], o_room)
         i = r0 + gl.arange(0, ROWS, line)
@@ -229,6 +285,7 @@ def consume(
 
 @gluon.jit
 def span(table, tile, CONSUMERS: gl.constexpr, ME: gl.constexpr):
+    """Read which visits of a tile are a consumer's: from, whole from, whole to, to."""
     row = table + gl.maximum(tile, 0) * (HEAD + 4 * CONSUMERS)
     mine = row + (HEAD + 4 * ME)
     visits = gl.load(row + 2)
@@ -241,6 +298,7 @@ def in_turn(
     BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
     ME: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
+    """Take visits one after the other: product, softmax, product."""
     dtype: gl.constexpr = q_tile.dtype
     for t in range(t0, t1):
         slot = (c + t) % STAGES
@@ -267,6 +325,7 @@ def first_tile(
     BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
     ME: gl.constexpr,
 ):  # fmt: skip
+    """Begin an overlapping schedule: its first weights, whose product comes with the next visit."""
     dtype: gl.constexpr = q_tile.dtype
     slot = (c + t) % STAGES
     mbarrier.wait(k_full.index(slot), ((c + t) // STAGES) & 1)
@@ -286,6 +345,11 @@ def overlapped(
     BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
     ME: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
+    """Take visits so that the product of one's weights runs while the next's are worked out.
+
+    The wait for the keys after the next is where it is for the compiler's sake: without a
+    barrier between softmax and `wait(0)`, it moves the latter up, and nothing overlaps.
+    """
     dtype: gl.constexpr = q_tile.dtype
     for t in range(t0, t1):
         slot = (c + t) % STAGES
@@ -310,6 +374,7 @@ def overlapped(
 
 @gluon.jit
 def scores(q_tile, k_room, BLOCK_N: gl.constexpr, D: gl.constexpr):
+    """Issue `q k^T`, and do not wait."""
     s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     nothing = gl.zeros([ROWS, BLOCK_N], gl.float32, s_l)
     k_tile = k_room._reinterpret(q_tile.dtype, [BLOCK_N, D], q_tile.layout)
@@ -318,6 +383,7 @@ def scores(q_tile, k_room, BLOCK_N: gl.constexpr, D: gl.constexpr):
 
 @gluon.jit
 def hide(s, row, j0, LEFT: gl.constexpr, ME: gl.constexpr):
+    """Hide what a row does not see; keys are counted from the tile's first."""
     by_row: gl.constexpr = gl.SliceLayout(1, s.type.layout)
     by_column: gl.constexpr = gl.SliceLayout(0, s.type.layout)
     i = gl.arange(0, ROWS, by_row) + ME * ROWS
@@ -332,6 +398,7 @@ def hide(s, row, j0, LEFT: gl.constexpr, ME: gl.constexpr):
 
 @gluon.jit
 def softmax(s, m, l, exponent, RAGGED: gl.constexpr):
+    """Return the weights, the new state, and what scales the old one (D1)."""
     m_new = gl.maximum(m, gl.max(s, 1))
     top = m_new
     if RAGGED:
@@ -350,6 +417,7 @@ def partial(p):
 
 @gluon.jit
 def spread(x, acc):
+    """Lay a number for each row along the columns of `acc`; no number moves."""
     return gl.expand_dims(
         gl.convert_layout(x, gl.SliceLayout(1, acc.type.layout), assert_trivial=True), 1
     )
@@ -357,11 +425,13 @@ def spread(x, acc):
 
 @gluon.jit
 def factor(p, acc, dtype: gl.constexpr):
+    """Round weights, and hold them as the left factor of a product into `acc`; they stay put."""
     return gl.convert_layout(p.to(dtype), gl.DotOperandLayout(0, acc.type.layout, 2))
 
 
 @gluon.jit
 def pass_by(c, k_full, k_free, v_full, v_free, STAGES: gl.constexpr):
+    """Let a visit pass that is another consumer's."""
     slot = c % STAGES
     phase = (c // STAGES) & 1
     mbarrier.wait(k_full.index(slot), phase)

@@ -134,3 +134,45 @@ def test_what_is_copied_first_is_not_kept(told: Told) -> None:
     q = torch.randn(1, 7, 7, 2, 20, dtype=torch.float16)
     attnref.window_attention(q, q, q, window=7, backend=TritonBackend())
     assert (1, 0) == (len(told), len(replay._recipes))
+
+
+def attention_call(seed: int, D: int, *, hopper: bool) -> list[torch.Tensor]:
+    """Make a call of dense attention; return its tensors."""
+    torch.manual_seed(seed)
+    q, k, v = (torch.randn(1, 2, 256, D, dtype=torch.bfloat16) for _ in range(3))
+    attnref.attention_with_lse(q, k, v, causal=True, backend=TritonBackend(hopper=hopper))
+    return [q, k, v]
+
+
+def fields_of(x: Any) -> tuple[Any, ...]:
+    """Take a tensor descriptor apart, or what the launch of a compiled kernel reads of one."""
+    if hasattr(x, "base"):
+        return x.base, list(x.shape), list(x.strides), x.padding
+    return (x,)
+
+
+@pytest.mark.parametrize("hopper", [False, True], ids=["portable", "hopper"])
+def test_attention_is_launched_again(told: Told, hopper: bool) -> None:
+    attention_call(0, 64, hopper=hopper)
+    told.clear()
+    given = attention_call(1, 64, hopper=hopper)
+    (short,) = told
+    (recipe,) = replay._recipes.values()
+    assert hopper == bool(recipe.steps[0].described)
+
+    replay._recipes.clear()
+    told.clear()
+    anew = attention_call(1, 64, hopper=hopper)
+    (long,) = told
+    places = {x.data_ptr(): at for given_ in (given, anew) for at, x in enumerate(given_)}
+    assert len(short) == len(long)
+    for ours, theirs in zip(short, long, strict=True):
+        parts = zip(fields_of(ours), fields_of(theirs), strict=True)
+        assert all(alike(x, y, places) for x, y in parts)
+
+
+def test_the_two_kernels_do_not_share_a_recipe(told: Told) -> None:
+    """What a call comes to depends on whether it may take the path."""
+    attention_call(0, 64, hopper=True)
+    attention_call(0, 64, hopper=False)
+    assert (2, 2) == (len(told), len(replay._recipes))
