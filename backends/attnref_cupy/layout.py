@@ -63,9 +63,23 @@ def empty_as(x: Any, last: int | None = None, dtype: Any = None) -> Any:
     return made.transpose(sorted(range(x.ndim), key=order.__getitem__))
 
 
+def in_order_of(x: Any, y: Any) -> Any:
+    """Lay `y`, of the same shape, out in memory as `x` is."""
+    order = memory_order(x)
+    made = cupy.ascontiguousarray(y.transpose(order))
+    return made.transpose(sorted(range(x.ndim), key=order.__getitem__))
+
+
 def lined_up(x: Any) -> Any:
     """Return numbers that lie next to one another: kernels read these without a stride."""
     return cupy.ascontiguousarray(x) if isinstance(x, cupy.ndarray) else x
+
+
+def integers_of(x: Any) -> Any:
+    """Return integers as kernels read them: side by side, with sign, of 32 or 64 bits."""
+    if isinstance(x, cupy.ndarray) and x.dtype.name not in ("int32", "int64"):
+        x = x.astype(cupy.int64)
+    return lined_up(x)
 
 
 def four_axes(x: Any) -> Any:

@@ -55,7 +55,7 @@ struct Arguments {
     int heads, group;             // of queries, and how many share a key/value head
     int Sq, Sk, D, DV;
     int tiles;  // that blocks of one head are numbered by
-    int sink_kind;
+    int sink_kind, bias_kind;
 };
 
 // Which numbers a void pointer is to: what `structures.KINDS` says.

@@ -41,7 +41,7 @@ ARGUMENTS = np.dtype(
         ("scale", "f8"),
         ("softcap", "f8"),
         *((name, "i4") for name in ("from_end", "entries", "heads", "group")),
-        *((name, "i4") for name in ("Sq", "Sk", "D", "DV", "tiles", "sink_kind")),
+        *((name, "i4") for name in ("Sq", "Sk", "D", "DV", "tiles", "sink_kind", "bias_kind")),
     ],
     align=True,
 )
