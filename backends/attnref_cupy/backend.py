@@ -1,6 +1,7 @@
 """What attnref asks of a backend, answered; the work is in `operations`."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from attnref.problem import (
     Gradients,
     Problem,
     Result,
+    TableProblem,
     VarlenProblem,
+    WindowProblem,
 )
 from attnref_cupy import machine
 
@@ -21,6 +24,9 @@ _GRADIENTS = frozenset({"gradients"})
 UNDERSTOOD = {
     "attention": _GRADIENTS | _SCORES | {"mask", "bias", "q_lens", "kv_lens"},
     "attention_varlen": _GRADIENTS | _SCORES,
+    "window_attention": _GRADIENTS
+    | {"bias", "key_mask", "shift", "wrap_bias", "scale per head", "qkv", "1-D", "2-D", "3-D"},
+    "relative_position_bias": _GRADIENTS,
     "softmax": _GRADIENTS,
     "merge": _GRADIENTS,
 }
@@ -31,6 +37,9 @@ WIDEST = 256
 
 MOST = 2**30
 """Tokens of an axis, so that positions fit into 32 bits inside a tile."""
+
+WINDOW = 2**14
+"""Tokens of a window, so that its pairs are counted in 32 bits."""
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -69,6 +78,8 @@ class CupyBackend:
             case VarlenProblem():
                 tokens = {"q": problem.q.shape[0], "k": problem.k.shape[0]}
                 columns = {"D": problem.q.shape[2], "Dv": problem.v.shape[2]}
+            case WindowProblem() | TableProblem():
+                return reasons + about_window(problem.window)
             case _:
                 return reasons
         return reasons + about_sizes(columns, tokens)
@@ -118,3 +129,11 @@ def about_sizes(columns: dict[str, int], tokens: dict[str, int]) -> list[Reason]
         if n > MOST
     ]
     return reasons
+
+
+def about_window(window: tuple[int, ...]) -> list[Reason]:
+    """Refuse windows of too many tokens."""
+    N = prod(window)
+    if N <= WINDOW:
+        return []
+    return [Reason("window", f"a window of {N} tokens exceeds {WINDOW}", limit=WINDOW)]

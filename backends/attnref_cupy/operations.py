@@ -9,9 +9,11 @@ from attnref.problem import (
     Problem,
     Result,
     SoftmaxProblem,
+    TableProblem,
     VarlenProblem,
+    WindowProblem,
 )
-from attnref_cupy import attention, merging, softmax
+from attnref_cupy import attention, merging, position_bias, softmax, windows
 
 
 def forward(problem: Problem) -> Result:
@@ -19,6 +21,10 @@ def forward(problem: Problem) -> Result:
     match problem:
         case AttentionProblem() | VarlenProblem():
             return attention.forward(problem)
+        case WindowProblem():
+            return windows.forward(problem)
+        case TableProblem():
+            return position_bias.forward(problem)
         case SoftmaxProblem():
             return softmax.forward(problem)
         case MergeProblem():
@@ -31,6 +37,10 @@ def backward(problem: Problem, result: Result, dout: Any, dlse: Any) -> Gradient
     match problem:
         case AttentionProblem() | VarlenProblem():
             return attention.backward(problem, result, dout, dlse)
+        case WindowProblem():
+            return windows.backward(problem, result, dout, dlse)
+        case TableProblem():
+            return position_bias.backward(problem, dout)
         case SoftmaxProblem():
             return softmax.backward(problem, result, dout)
         case MergeProblem():

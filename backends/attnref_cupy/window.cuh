@@ -67,7 +67,7 @@ DEVICE Box box_of(const WindowCall& call, int part) {
                         box.count[a] = call.count[a][at[a]];
                     }
                     box.start = part * call.chunk;
-                    box.stop = min(box.start + call.chunk, total);
+                    box.stop = box.start + call.chunk < total ? box.start + call.chunk : total;
                 }
                 part -= parts;
             }

@@ -60,6 +60,27 @@ def asarray(x: Any, dtype: Any = None) -> ndarray:
     return np.array(x, dtype, order="K").view(ndarray)
 
 
+def full(shape: Any, value: Any, dtype: Any = float) -> ndarray:
+    return np.full(shape, value, dtype).view(ndarray)
+
+
+def ones(shape: Any, dtype: Any = float) -> ndarray:
+    return np.ones(shape, dtype).view(ndarray)
+
+
+def arange(*bounds: int, dtype: Any = None) -> ndarray:
+    return np.arange(*bounds, dtype=dtype).view(ndarray)
+
+
+def where(condition: Any, x: Any, y: Any) -> ndarray:
+    return np.where(condition, x, y).view(ndarray)
+
+
+exp, log, matmul, zeros_like, full_like, ones_like = (
+    np.exp, np.log, np.matmul, np.zeros_like, np.full_like, np.ones_like
+)  # fmt: skip
+
+
 def ascontiguousarray(x: Any) -> ndarray:
     return np.ascontiguousarray(x).view(ndarray)
 
