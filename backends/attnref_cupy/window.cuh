@@ -19,7 +19,7 @@
 #include "mma.cuh"
 
 constexpr int MAPS = 8;          // arrays of tokens that a call may have
-constexpr int SOURCES = MAPS + 3;
+constexpr int ARRAYS = MAPS + 3;
 constexpr int CHUNK = 64;        // windows that a block may have
 constexpr int ABSENT = -2147483647 - 1;
 
@@ -29,8 +29,8 @@ enum Kind { FLOAT16, BFLOAT16, FLOAT32, FLOAT64 };
 
 // One call; strides are in bytes, of the batch, three axes, and heads.
 struct WindowCall {
-    char *data[SOURCES];
-    i64 strides[SOURCES][5];
+    char *data[ARRAYS];
+    i64 strides[ARRAYS][5];
     const void *bias, *scales;
     float *dbias, *dscale;
     int bias_kind, scales_kind;

@@ -23,7 +23,7 @@
 template <typename T, int WIDTH, int KEYS, int STAGES, bool MASKED, bool DBIAS, bool DSCALE>
 __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const __grid_constant__ WindowCall call) {
     constexpr int WARPS = (KEYS + 15) / 16, ROWS = WARPS * 16, THREADS = WARPS * 32, TILES = KEYS / 8;
-    constexpr int READ = 5, COUNT = SOURCES;
+    constexpr int READ = 5, COUNT = ARRAYS;
     using Lies = Tile<ROWS, WIDTH>;
     using Pairs = Tile<ROWS, ROWS>;
     constexpr int PITCH = Lies::PITCH, STAGE = READ * Lies::BYTES;

@@ -36,7 +36,7 @@ CHUNK = 64
 ONCE = 16
 """Windows of a block up to which all blocks should run at once."""
 
-SOURCES = ("q", "k", "v", "out", "dout", "dq", "dk", "dv", "lse", "dlse", "mask")
+ARRAYS = ("q", "k", "v", "out", "dout", "dq", "dk", "dv", "lse", "dlse", "mask")
 """`Source` of `window.cuh`."""
 
 UNITS = {"lse": 4, "dlse": 4, "mask": 1}
@@ -44,8 +44,8 @@ UNITS = {"lse": 4, "dlse": 4, "mask": 1}
 
 WINDOW_CALL = np.dtype(
     [
-        ("data", "u8", len(SOURCES)),
-        ("strides", "i8", (len(SOURCES), 5)),
+        ("data", "u8", len(ARRAYS)),
+        ("strides", "i8", (len(ARRAYS), 5)),
         *((name, "u8") for name in ("bias", "scales", "dbias", "dscale")),
         *((name, "i4") for name in ("bias_kind", "scales_kind")),
         *((name, "f4") for name in ("scale", "wrap_bias")),
@@ -181,6 +181,16 @@ class Windows:
             sizes = [size * n for size in sizes for _, n in runs]
         return sizes
 
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """What a kernel reads a number at a time; copies live as long as the call does."""
+        p = self.problem
+        return {
+            "bias": None if p.bias is None else cupy.ascontiguousarray(p.bias),
+            "scales": cupy.ascontiguousarray(p.scale) if p.scale_per_head else None,
+            "mask": None if p.key_mask is None else cupy.ascontiguousarray(p.key_mask),
+        }
+
     def walk(self, name: str) -> Walk | None:
         """Look up how a kernel walks, with as many stages as fit; `None` if none does."""
         walk = WALKS[name][self.width]
@@ -194,7 +204,7 @@ class Windows:
         rows = 16 * self.warps
         tile = rows * (self.width * 2 + 16)
         pairs = 2 * rows * (rows * 2 + 16) if name == "window_backward" else 0
-        sources = len(SOURCES) if name == "window_backward" else 6
+        sources = len(ARRAYS) if name == "window_backward" else 6
         return stages * READ[name] * tile + pairs + sources * (8 * CHUNK + 4 * rows) + 4 * rows
 
     def grid(self, walk: Walk) -> tuple[int, int]:
@@ -207,10 +217,10 @@ class Windows:
 
     def arguments(self, chunk: int, arrays: dict[str, Any]) -> Any:
         """Say where tokens lie, who sees whom, and how the walk is cut."""
-        p = self.problem
+        p, arrays = self.problem, {**arrays, **self.tables}
         x = np.zeros((), WINDOW_CALL)
         missing = (0,) * (AXES - len(p.window))
-        for at, name in enumerate(SOURCES):
+        for at, name in enumerate(ARRAYS):
             array = arrays.get(name)
             if array is not None:
                 b, *rest = array.strides
@@ -275,16 +285,6 @@ def in_order_of(x: Any, made: Any) -> Any:
     return made if due.strides == made.strides else settle(due, made)
 
 
-def tables_of(problem: WindowProblem) -> dict[str, Any]:
-    """Lay out what a kernel reads a number at a time."""
-    p = problem
-    return {
-        "bias": None if p.bias is None else cupy.ascontiguousarray(p.bias),
-        "scales": cupy.ascontiguousarray(p.scale) if p.scale_per_head else None,
-        "mask": None if p.key_mask is None else cupy.ascontiguousarray(p.key_mask),
-    }
-
-
 def forward(problem: WindowProblem) -> Result:
     """Attend inside the windows."""
     p, call = problem, windows_of(problem)
@@ -304,7 +304,7 @@ def forward_launch(call: Windows, out: Any, lse: Any) -> Launch:
     assert walk is not None, "windows_of saw that it fits"
     chunk, parts = call.grid(walk)
     arrays = {"q": call.q, "k": call.k, "v": call.v, "out": out, "lse": lse}
-    told = call.arguments(chunk, {**arrays, **tables_of(call.problem)})
+    told = call.arguments(chunk, arrays)
     return Launch(
         call.instance("window_forward", walk.stages),
         parts * call.heads,
@@ -352,7 +352,7 @@ def backward_launches(
     }
     told = call.arguments(
         chunk,
-        {"q": call.q, "k": call.k, "v": call.v, **arrays, **sums, **tables_of(call.problem)},
+        {"q": call.q, "k": call.k, "v": call.v, **arrays, **sums},
     )
     flags = (dbias is not None, dscale is not None)
     launches = [
