@@ -13,6 +13,7 @@ from math import inf, prod
 from typing import Any, NamedTuple
 
 import cupy
+import numpy as np
 
 from attnref.problem import Result, WindowGradients, WindowProblem
 from attnref_cupy.layout import empty_as
@@ -139,17 +140,20 @@ class Form(NamedTuple):
 def form_of(problem: WindowProblem) -> Form:
     """Lay a call out by windows."""
     p, at = problem, layout(problem)
-    tables = [x for x in (p.q, p.bias, p.scale) if hasattr(x, "dtype")]
-    dtype = "float64" if any(str(x.dtype) == "float64" for x in tables) else "float32"
+    scale: Any = p.scale
+    numbers = [p.q, p.bias, scale if p.scale_per_head else None]
+    wide = any(x is not None and str(x.dtype) == "float64" for x in numbers)
+    dtype = "float64" if wide else "float32"
     B, tokens = p.q.shape[0], prod(p.extents)
     seen = None
     if p.key_mask is not None or tokens < at.windows * at.N:
         shown = cupy.ones((B, tokens), bool)
         seen = cut(shown if p.key_mask is None else p.key_mask.reshape(B, tokens), at, fill=False)
-    scale: Any = p.scale
     return Form(
         at,
-        *(by_head(x, p, at) for x in (p.q, p.k, p.v)),
+        by_head(p.q, p, at),
+        by_head(p.k, p, at),
+        by_head(p.v, p, at),
         dtype,
         scale.astype(dtype).reshape(-1, 1, 1) if p.scale_per_head else scale,
         None if p.bias is None else p.bias.astype(dtype),
@@ -177,6 +181,11 @@ def forward(problem: WindowProblem) -> Result:
         out[m, :, i] = cupy.matmul(weights, f.wide(f.v[m])) / total
         told = cupy.where(nothing, cupy.full_like(total, -inf), level + cupy.log(total))
         lse[m, :, i] = told[..., 0]
+    if (
+        p.lse_dtype != f.dtype
+    ):  # a finite one stays finite: minus infinity says that nothing was seen
+        most = float(np.finfo(p.lse_dtype).max)
+        lse = cupy.where(cupy.isfinite(lse), cupy.clip(lse, -most, most), lse)
     due = empty_as(p.q, p.v.shape[-1])
     return Result(bring(out, f.at, due), bring(lse, f.at, cupy.empty(p.q.shape[:-1], p.lse_dtype)))
 
@@ -228,4 +237,5 @@ def _settled(
         dscale = dscale.astype(p.scale.dtype)  # type: ignore[union-attr]
     if p.qkv is not None:
         return WindowGradients(None, None, None, dbias, dscale, due[0])
-    return WindowGradients(*due, dbias, dscale)
+    dq, dk, dv = due
+    return WindowGradients(dq, dk, dv, dbias, dscale)

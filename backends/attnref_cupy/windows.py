@@ -111,7 +111,7 @@ def is_fused(problem: WindowProblem) -> bool:
     return (
         p.dtype in ("float16", "bfloat16")
         and prod(p.window) <= MOST_TOKENS
-        and 0 < min(sizes)
+        and min(sizes) > 0
         and max(sizes) <= WIDTHS[-1]
         and prod(p.q.shape[:-1]) < 2**31
     )
@@ -335,7 +335,8 @@ def backward(problem: WindowProblem, result: Result, dout: Any, dlse: Any) -> Wi
     given = [settle(x, y) for x, y in zip(due, rooms, strict=True)]
     if p.qkv is not None:
         return WindowGradients(None, None, None, dbias, dscale, given[0])
-    return WindowGradients(*given, dbias, dscale)
+    dq, dk, dv = given
+    return WindowGradients(dq, dk, dv, dbias, dscale)
 
 
 def backward_launches(

@@ -76,9 +76,8 @@ def where(condition: Any, x: Any, y: Any) -> ndarray:
     return np.where(condition, x, y).view(ndarray)
 
 
-exp, log, matmul, zeros_like, full_like, ones_like = (
-    np.exp, np.log, np.matmul, np.zeros_like, np.full_like, np.ones_like
-)  # fmt: skip
+exp, log, matmul, isfinite, clip = np.exp, np.log, np.matmul, np.isfinite, np.clip
+zeros_like, full_like, ones_like = np.zeros_like, np.full_like, np.ones_like
 
 
 def ascontiguousarray(x: Any) -> ndarray:
