@@ -208,7 +208,8 @@ def backward(problem: WindowProblem, result: Result, dout: Any, dlse: Any) -> Wi
         # A row that saw nothing has no weights, and so passes nothing finite on (C5).
         seeing = (level != -inf) & (s != -inf) if seen is None else seen & (level != -inf)
         zero = cupy.zeros((), f.dtype)
-        weights = cupy.where(seeing, cupy.exp(s - cupy.where(level == -inf, zero, level)), zero)
+        level = cupy.where(level == -inf, zero, level)
+        weights = cupy.exp(cupy.where(seeing, s - level, cupy.asarray(-inf, f.dtype)))
         ds = cupy.matmul(asked, f.wide(f.v[m]).swapaxes(-1, -2)) - delta
         ds = cupy.where(weights != 0, weights * ds, zero)
         dv[m] += cupy.matmul(weights.swapaxes(-1, -2), asked)
