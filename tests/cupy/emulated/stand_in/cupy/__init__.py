@@ -123,7 +123,5 @@ runtime = SimpleNamespace(
     getDeviceCount=lambda: 1, getDevice=lambda: 0, getDeviceProperties=_properties
 )
 nvrtc = SimpleNamespace(getVersion=lambda: (13, 0))
-cuda = SimpleNamespace(
-    runtime=runtime, nvrtc=nvrtc, Device=_Device, is_available=lambda: False
-)
+cuda = SimpleNamespace(runtime=runtime, nvrtc=nvrtc, Device=_Device, is_available=lambda: False)
 sys.modules["cupy.cuda"] = cuda  # type: ignore[assignment]
