@@ -1,0 +1,101 @@
+"""Attention, dense and packed: allocates, launches, and hands results over."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import cupy
+
+from attnref.problem import AttentionGradients, AttentionProblem, Result, VarlenProblem
+from attnref_cupy import compiling, plan
+from attnref_cupy.call import Call, call_of
+from attnref_cupy.launching import Launch
+from attnref_cupy.layout import columns_in_eights, empty_as, lined_up, room_for, settle
+
+
+class Made(NamedTuple):
+    """What a backward pass fills in; `delta` is of use to itself only."""
+
+    dq: Any
+    dk: Any
+    dv: Any
+    dbias: Any
+    dsinks: Any
+    delta: Any
+
+
+def forward(problem: AttentionProblem | VarlenProblem) -> Result:
+    """Attend."""
+    call = _fed(call_of(problem))
+    out = empty_as(problem.q, problem.v.shape[-1])
+    lse = cupy.empty(call.rows, problem.lse_dtype)
+    made = room_for(out) if plan.runs_on_tensor_cores(call) else out
+    forward_launch(call, made, lse).run()
+    return Result(settle(out, made), lse)
+
+
+def forward_launch(call: Call, out: Any, lse: Any) -> Launch:
+    """Prepare the launch of a forward pass into its results."""
+    cut = plan.forward(call)
+    tiles = plan.tiles_to_cover(call, call.tokens[0], cut.length)
+    given = call.arguments(out=out, lse=lse, tiles=tiles)
+    grid = tiles * call.heads[0] * call.batch
+    return Launch(cut.kernel, grid, cut.threads, (given,), cut.shared)
+
+
+def backward(
+    problem: AttentionProblem | VarlenProblem, result: Result, dout: Any, dlse: Any
+) -> AttentionGradients:
+    """Pass gradients back."""
+    call = call_of(problem)
+    wide = cupy.dtype("float64" if plan.precision(call) == "double" else "float32")
+    bias, sinks = call.bias, call.sinks
+    made = Made(
+        *(empty_as(x) for x in (problem.q, problem.k, problem.v)),
+        None if bias is None else cupy.zeros(bias.shape, wide),
+        None if sinks is None else cupy.empty(sinks.shape, sinks.dtype),
+        cupy.empty(call.rows, wide),
+    )
+    dlse = None if dlse is None else lined_up(dlse)
+    for launch in backward_launches(call, result.out, lined_up(result.lse), dout, dlse, made):
+        launch.run()
+    dbias = None
+    if problem_bias(problem) is not None:
+        dbias = empty_as(problem_bias(problem))
+        dbias[...] = made.dbias.reshape(dbias.shape)
+    return AttentionGradients(made.dq, made.dk, made.dv, dbias, made.dsinks)
+
+
+def problem_bias(problem: AttentionProblem | VarlenProblem) -> Any:
+    """Return the bias, which packed sequences have none of."""
+    return problem.bias if isinstance(problem, AttentionProblem) else None
+
+
+def backward_launches(
+    call: Call, out: Any, lse: Any, dout: Any, dlse: Any, made: Made
+) -> Iterator[Launch]:
+    """List the launches of a backward pass."""
+    (Hq, Hkv), (Sq, Sk) = call.heads, call.tokens
+    rows = {"lse": lse, "delta": made.delta, "dlse": dlse}
+    given = call.arguments(out=out, dout=dout, **rows, tiles=Sq)
+    kernel = compiling.kernel("rows.cu", "delta", *plan.types(call))
+    yield Launch(kernel, -(-Sq * Hq * call.batch // 4), 128, (given,))
+    queries, keys = plan.backward(call)
+    tiles = plan.tiles_to_cover(call, Sq, queries.length)
+    given = call.arguments(dout=dout, dq=made.dq, dbias=made.dbias, **rows, tiles=tiles)
+    yield Launch(queries.kernel, tiles * Hq * call.batch, queries.threads, (given,), queries.shared)
+    tiles = plan.tiles_to_cover(call, Sk, keys.length)
+    given = call.arguments(dout=dout, dk=made.dk, dv=made.dv, **rows, tiles=tiles)
+    yield Launch(keys.kernel, tiles * Hkv * call.batch, keys.threads, (given,), keys.shared)
+    if made.dsinks is not None:
+        given = call.arguments(**rows, dsinks=made.dsinks, tiles=1)
+        kernel = compiling.kernel("rows.cu", "sink_gradient", *plan.types(call)[1:])
+        yield Launch(kernel, Hq, 256, (given,), 256 * 8)
+
+
+def _fed(call: Call) -> Call:
+    """Give tensor cores rows that can be copied sixteen bytes at a time."""
+    if not plan.runs_on_tensor_cores(call):
+        return call
+    q, k, v = (columns_in_eights(x) for x in (call.q, call.k, call.v))
+    return replace(call, q=q, k=k, v=v, sizes=(q.shape[-1], v.shape[-1]))

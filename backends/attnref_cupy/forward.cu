@@ -1,0 +1,249 @@
+// Attention forward, in half precision, on tensor cores.
+//
+// Counted. A block reads `ROWS` queries once and all their keys and values, `4 D` bytes for
+// each, with which it does `4 D ROWS` operations: at 128 rows, 128 operations for a byte, and
+// the keys and values of a head are read by its other blocks at the same time, from L2. It is
+// bound by tensor cores, and then by exponentials: one for each `4 D` operations.
+//
+//     s = scale q k^T;  p = exp(s - m);  l = sum p;  out = p v / l;  lse = m + log l
+//
+// Naively that is three passes over scores in memory. Here a tile of scores lives in the
+// registers of the warps that made it, `16 M` rows of each: rounded to half precision and
+// packed, it is an operand of the second product as it lies. Rows are rescaled when their
+// maximum rises, which after a few tiles it seldom does, so a warp asks first.
+//
+// Keys and values come two tiles deep by asynchronous copies, so that one barrier for each
+// tile is enough: it says both that a tile has come and that the one before it is done with.
+// Two blocks share a multiprocessor, and one's exponentials are hidden by the other's products.
+// `M = 2` lets each operand that is read from shared memory be used twice, which is what
+// bounds `M = 1`; beyond 128 columns the accumulator leaves no registers for that.
+#include "tile.cuh"
+
+template <typename T, int COLUMNS, int ROWS, int KEYS, bool PLAIN, typename Bias, bool MASKED>
+__global__ void __launch_bounds__(COLUMNS <= 128 ? ROWS : 2 * ROWS, COLUMNS <= 128 ? 2 : 1)
+    forward(const __grid_constant__ Arguments a) {
+    constexpr int M = COLUMNS <= 128 ? 2 : 1;
+    constexpr int THREADS = 2 * ROWS / M;
+    constexpr int STEPS = COLUMNS / 16;
+    constexpr bool HELD = COLUMNS <= 64;  // queries stay in registers
+    using Queries = Tile<COLUMNS, ROWS>;
+    using Keys = Tile<COLUMNS, KEYS>;
+
+    const Place place = locate<ROWS>(blockIdx.x, a, a.q_starts, a.heads, a.Sq, a.right != OPEN);
+    const int b = place.b, head = place.head, first = place.first;
+    const Side q_side = side_of(b, a.q_starts, a.q_lens, a.entries, a.Sq);
+    if (first >= q_side.extent) return;
+    const Side k_side = side_of(b, a.k_starts, a.k_lens, a.entries, a.Sk);
+    const Band band = band_of(b, a, q_side.length, k_side.length);
+    const Span span = keys_of<KEYS>(band, first, first + ROWS);
+
+    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
+    const u32 memory = shared_address(shared_memory());
+    const Queries queries(memory);
+    const u32 stages = memory + Queries::BYTES;
+    const T* q = static_cast<const T*>(a.q.at) + b * a.q.batch + head * a.q.head +
+                 q_side.start * a.q.token;
+    const T* k = static_cast<const T*>(a.k.at) + b * a.k.batch + head / a.group * a.k.head +
+                 k_side.start * a.k.token;
+    const T* v = static_cast<const T*>(a.v.at) + b * a.v.batch + head / a.group * a.v.head +
+                 k_side.start * a.v.token;
+    const auto fetch = [&](int n) {
+        const u32 stage = stages + n % 2 * 2 * Keys::BYTES;
+        const int j0 = span.low + n * KEYS;
+        Keys(stage).template fetch<THREADS>(k, a.k.token, j0, k_side.length, a.D);
+        Keys(stage + Keys::BYTES).template fetch<THREADS>(v, a.v.token, j0, k_side.length, a.DV);
+    };
+
+    // A score in natural units is `unit` times what is kept.
+    const float scale = float(a.scale), unit = PLAIN ? scale : 1.0f, exponent = unit * LOG2E;
+    float m[M][2], l[M][2], o[M][COLUMNS / 8][4];
+#pragma unroll
+    for (int x = 0; x < M; x++) {
+        m[x][0] = m[x][1] = -infinity();
+        l[x][0] = l[x][1] = 0.0f;
+#pragma unroll
+        for (int n = 0; n < COLUMNS / 8; n++)
+            o[x][n][0] = o[x][n][1] = o[x][n][2] = o[x][n][3] = 0.0f;
+    }
+
+    const int count = (span.high - span.low + KEYS - 1) / KEYS;
+    queries.template fetch<THREADS>(q, a.q.token, first, q_side.length, a.D);
+    if (count > 0) fetch(0);
+    end_group();
+    u32 held[HELD ? M : 1][HELD ? STEPS : 1][4];
+
+    for (int n = 0; n < count; n++) {
+        wait_groups<0>();
+        __syncthreads();
+        if (n + 1 < count) fetch(n + 1);
+        end_group();
+        const Keys keys(stages + n % 2 * 2 * Keys::BYTES), values(keys.base + Keys::BYTES);
+        const int j0 = span.low + n * KEYS;
+        if (HELD && n == 0) {
+#pragma unroll
+            for (int x = 0; x < M; x++)
+#pragma unroll
+                for (int step = 0; step < STEPS; step++)
+                    queries.left(held[HELD ? x : 0][HELD ? step : 0], warp_row + 16 * x, step);
+        }
+
+        float s[M][KEYS / 8][4] = {};
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+            u32 rows[M][4], y[4];
+            if (!HELD) {
+#pragma unroll
+                for (int x = 0; x < M; x++) queries.left(rows[x], warp_row + 16 * x, step);
+            }
+#pragma unroll
+            for (int c = 0; c < KEYS / 16; c++) {
+                keys.right_rows(y, 16 * c, step);
+#pragma unroll
+                for (int x = 0; x < M; x++) {
+                    const auto& row = HELD ? held[HELD ? x : 0][HELD ? step : 0] : rows[x];
+                    multiply<T>(s[x][2 * c], row, y[0], y[1]);
+                    multiply<T>(s[x][2 * c + 1], row, y[2], y[3]);
+                }
+            }
+        }
+
+        const bool whole = span.whole(j0, KEYS);
+#pragma unroll
+        for (int x = 0; x < M; x++) {
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const int i = first + warp_row + 16 * x + 8 * h + lane / 4;
+                const int lowest = i + band.first;
+                const int highest = lesser(i + band.last, band.keys - 1);
+                if (!PLAIN || MASKED) {
+#pragma unroll
+                    for (int c = 0; c < KEYS / 4; c++) {
+                        const int j = j0 + c / 2 * 8 + lane % 4 * 2 + c % 2;
+                        float& score = s[x][c / 2][2 * h + c % 2];
+                        if (!PLAIN) score *= scale;
+                        if (!PLAIN && a.softcap > 0.0) {
+                            score = float(a.softcap) * bend(score / float(a.softcap));
+                        }
+                        const bool there = i < q_side.extent && j < a.Sk;
+                        if constexpr (!is_none<Bias>::value) {
+                            if (there) score += widen(entry<Bias>(a.bias, b, head, i, j));
+                        }
+                        if (MASKED && there && !entry<bool>(a.mask, b, head, i, j)) {
+                            score = -infinity();
+                        }
+                    }
+                }
+                if (!whole) {
+#pragma unroll
+                    for (int c = 0; c < KEYS / 4; c++) {
+                        const int j = j0 + c / 2 * 8 + lane % 4 * 2 + c % 2;
+                        float& score = s[x][c / 2][2 * h + c % 2];
+                        score = j >= lowest && j <= highest ? score : -infinity();
+                    }
+                }
+            }
+        }
+
+        float alpha[M][2];
+        bool rises = false;
+#pragma unroll
+        for (int x = 0; x < M; x++) {
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float top = m[x][h];
+#pragma unroll
+                for (int c = 0; c < KEYS / 8; c++)
+                    top = fmaxf(top, fmaxf(s[x][c][2 * h], s[x][c][2 * h + 1]));
+                top = quad_max(top);
+                rises = rises || top > m[x][h];
+                const float level = top == -infinity() ? 0.0f : top;
+                alpha[x][h] = exp2_of((m[x][h] - level) * exponent);
+                m[x][h] = top;
+                float sum = 0.0f;
+#pragma unroll
+                for (int c = 0; c < KEYS / 4; c++) {
+                    float& score = s[x][c / 2][2 * h + c % 2];
+                    // A bias may reach the ends of float32, where a rounded product of it
+                    // would say nothing, or overflow; a difference does not.
+                    score = is_none<Bias>::value
+                                ? exp2_of(fmaf(score, exponent, -level * exponent))
+                                : exp2_of((score - level) * LOG2E);
+                    sum += score;
+                }
+                l[x][h] = l[x][h] * alpha[x][h] + sum;
+            }
+        }
+        if (__any_sync(0xffffffffu, rises)) {
+#pragma unroll
+            for (int x = 0; x < M; x++)
+#pragma unroll
+                for (int c = 0; c < COLUMNS / 8; c++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) o[x][c][e] *= alpha[x][e / 2];
+        }
+
+#pragma unroll
+        for (int step = 0; step < KEYS / 16; step++) {
+            u32 p[M][4], y[4];
+#pragma unroll
+            for (int x = 0; x < M; x++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    const float(&c)[4] = s[x][2 * step + e / 2];
+                    p[x][e] = e % 2 ? pack<T>(c[2], c[3]) : pack<T>(c[0], c[1]);
+                }
+#pragma unroll
+            for (int c = 0; c < COLUMNS / 16; c++) {
+                values.right(y, 16 * step, c);
+#pragma unroll
+                for (int x = 0; x < M; x++) {
+                    multiply<T>(o[x][2 * c], p[x], y[0], y[1]);
+                    multiply<T>(o[x][2 * c + 1], p[x], y[2], y[3]);
+                }
+            }
+        }
+    }
+
+    // Nobody reads queries of another warp, so each may write its rows in their place: but
+    // only once they have come, which without keys nobody has waited for.
+    wait_groups<0>();
+    if (count == 0) __syncthreads();
+    float* lse = static_cast<float*>(a.lse.at) + b * a.lse.batch + head * a.lse.head + q_side.start;
+#pragma unroll
+    for (int x = 0; x < M; x++) {
+        float share[2];
+        bool blank[2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int i = first + warp_row + 16 * x + 8 * h + lane / 4;
+            float total = quad_sum(l[x][h]), level = m[x][h] * unit, weight = 1.0f;
+            if (m[x][h] == -infinity()) level = -infinity();
+            if (a.sinks) {
+                const float sink = float(number(a.sinks, head, a.sink_kind));
+                const float top = fmaxf(level, sink);
+                const float base = top == -infinity() ? 0.0f : top;
+                weight = exp2_of((level - base) * LOG2E);
+                total = total * weight + exp2_of((sink - base) * LOG2E);
+                level = top;
+            }
+            // An empty sum, and not the maximum, says that a row saw nothing (C5).
+            const bool nothing = total == 0.0f || i >= q_side.length;
+            share[h] = weight / total;
+            blank[h] = nothing;
+            if (lane % 4 == 0 && i < q_side.extent) {
+                const float base = level == -infinity() ? 0.0f : level;
+                lse[i] = nothing ? -infinity() : base + log2f(total) * LN2;
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < COLUMNS / 8; c++) {
+            float done[4];
+            for (int e = 0; e < 4; e++) done[e] = blank[e / 2] ? 0.0f : o[x][c][e] * share[e / 2];
+            queries.template put<T>(done, warp_row + 16 * x, c);
+        }
+    }
+    __syncwarp();
+    T* out = static_cast<T*>(a.out.at) + b * a.out.batch + head * a.out.head +
+             (q_side.start + first) * a.out.token;
+    queries.template store<16 * M>(out, a.out.token, warp_row, q_side.extent - first, a.DV);
+}

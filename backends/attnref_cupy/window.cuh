@@ -1,0 +1,284 @@
+// Where a window's tokens lie on a map, and which of them see each other.
+//
+// A map is shifted, padded and cut by arithmetic on indices alone (G2). Along one axis, token x of
+// window w lies at w W + x + shift, and where that is beyond the last window, one turn nearer: it was
+// *wrapped*. Two tokens of a window are a wrapped pair if on some axis one of them was wrapped and the
+// other was not.
+//
+// Which places of a window are wrapped or padding depends on whether it is the last one of its axis,
+// and for padding on whether it is the last but one. So the windows of a map come in *boxes*, products
+// of runs along each axis, within which all windows hide the same pairs. A block of threads stays
+// within a box, and has one head: what is added to its pairs, and where its tokens lie from a window's
+// origin, is worked out once, before its loop over windows.
+//
+// Extents are numbers to a kernel, and no constants: they are used before the loop alone. Maps of
+// fewer axes than three are given leading axes of length one.
+
+#pragma once
+
+#include "mma.cuh"
+
+constexpr int MAPS = 8;          // arrays of tokens that a call may have
+constexpr int ARRAYS = MAPS + 3;
+constexpr int CHUNK = 64;        // windows that a block may have
+constexpr int ABSENT = -2147483647 - 1;
+
+// What an array is to a call. Rows have one number for each token and head, the mask one for each token.
+enum Source { Q, K, V, OUT, DOUT, DQ, DK, DV, LSE, DLSE, MASK };
+enum Kind { FLOAT16, BFLOAT16, FLOAT32, FLOAT64 };
+
+// One call; strides are in bytes, of the batch, three axes, and heads.
+struct WindowCall {
+    char *data[ARRAYS];
+    i64 strides[ARRAYS][5];
+    const void *bias, *scales;
+    float *dbias, *dscale;
+    int bias_kind, scales_kind;
+    float scale, wrap_bias;
+    int shifted, heads, batches, chunk;
+    int columns[2];  // of q and k, and of v, in eights
+    int window[3], shift[3], extents[3], windows[3];
+    int runs[3], first[3][3], count[3][3];
+};
+
+struct Box {
+    int first[3], count[3], start, stop;
+};
+
+DEVICE float read(const void* x, int kind, i64 at) {
+    if (kind == FLOAT32) return static_cast<const float*>(x)[at];
+    if (kind == FLOAT64) return float(static_cast<const double*>(x)[at]);
+    return kind == FLOAT16 ? widen(static_cast<const f16*>(x)[at])
+                           : widen(static_cast<const bf16*>(x)[at]);
+}
+
+// Find the box of a part, which has `chunk` windows of it, or what is left.
+DEVICE Box box_of(const WindowCall& call, int part) {
+    Box box;
+    for (int i = 0; i < call.runs[0]; i++)
+        for (int j = 0; j < call.runs[1]; j++)
+            for (int k = 0; k < call.runs[2]; k++) {
+                int total = call.batches * call.count[0][i] * call.count[1][j] * call.count[2][k];
+                int parts = (total + call.chunk - 1) / call.chunk;
+                if (part >= 0 && part < parts) {
+                    const int at[3] = {i, j, k};
+                    for (int a = 0; a < 3; a++) {
+                        box.first[a] = call.first[a][at[a]];
+                        box.count[a] = call.count[a][at[a]];
+                    }
+                    box.start = part * call.chunk;
+                    box.stop = box.start + call.chunk < total ? box.start + call.chunk : total;
+                }
+                part -= parts;
+            }
+    return box;
+}
+
+// How an offset from a window's origin is counted, so that 32 bits do for maps of many gigabytes.
+DEVICE constexpr int unit(int source) {
+    return source < MAPS ? 16 : source == MASK ? 1 : 4;
+}
+
+// What a block prepares before its loop.
+template <int ROWS, int COUNT> struct Prepared {
+    i64 origin[CHUNK][COUNT];  // of windows, in bytes
+    int offset[COUNT][ROWS];         // of tokens, in units; ABSENT for padding
+    int wrapped[ROWS];               // on which axes, as bits; -1 for padding
+};
+
+template <int ROWS, int COUNT, int THREADS>
+DEVICE void prepare(
+    Prepared<ROWS, COUNT> &to, const WindowCall& call, const Box& box, int head, const int (&sources)[COUNT]
+) {
+    const int tokens = call.window[0] * call.window[1] * call.window[2];
+    for (int n = threadIdx.x; n < ROWS; n += THREADS) {
+        const int at[3] = {n / (call.window[1] * call.window[2]), n / call.window[2] % call.window[1], n % call.window[2]};
+        int x[3], by = 0;
+        bool real = n < tokens;
+        for (int a = 0; a < 3; a++) {
+            x[a] = at[a] + call.shift[a];
+            if (box.first[a] == call.windows[a] - 1 && x[a] >= call.window[a]) {
+                x[a] -= call.windows[a] * call.window[a];
+                by |= 1 << a;
+            }
+            real = real && box.first[a] * call.window[a] + x[a] < call.extents[a];
+        }
+        to.wrapped[n] = real ? by : -1;
+        for (int c = 0; c < COUNT; c++) {
+            const i64 *strides = call.strides[sources[c]];
+            i64 far = x[0] * strides[1] + x[1] * strides[2] + x[2] * strides[3];
+            to.offset[c][n] = real ? static_cast<int>(far / unit(sources[c])) : ABSENT;
+        }
+    }
+    for (int t = threadIdx.x; t < box.stop - box.start; t += THREADS) {
+        int rest = box.start + t, y[3];
+        for (int a = 2; a >= 0; a--) {
+            y[a] = (box.first[a] + rest % box.count[a]) * call.window[a];
+            rest /= box.count[a];
+        }
+        for (int c = 0; c < COUNT; c++) {
+            const i64 *strides = call.strides[sources[c]];
+            to.origin[t][c] = rest * strides[0] + y[0] * strides[1] + y[1] * strides[2] + y[2] * strides[3] + head * strides[4];
+        }
+    }
+}
+
+// A tile of tokens in shared memory. Its rows are an odd number of sixteen bytes apart, so that any
+// eight in a row touch all banks.
+template <int ROWS, int WIDTH> struct Tile {
+    static constexpr int EIGHTS = WIDTH / 8;
+    static constexpr int PITCH = WIDTH * 2 + 16;
+    static constexpr int BYTES = ROWS * PITCH;
+};
+
+// Queue copies of a window's tokens into a tile; rows of padding, and columns that there are not, stay.
+template <int ROWS, int REAL, int WIDTH, int THREADS>
+DEVICE void fetch(u32 tile, const char* from, const int* offset, int columns) {
+    using T = Tile<ROWS, WIDTH>;
+    constexpr int PIECES = REAL * T::EIGHTS;
+#pragma unroll
+    for (int p = 0; p < PIECES; p += THREADS) {
+        const int piece = p + threadIdx.x, row = piece / T::EIGHTS, column = piece % T::EIGHTS;
+        if (p + THREADS <= PIECES || piece < PIECES) {
+            const int far = offset[row];
+            if (far != ABSENT && column < columns)
+                copy_sixteen(tile + row * T::PITCH + column * 16, from + (far * 16LL + column * 16), true);
+        }
+    }
+}
+
+// Fill shared memory with zeros.
+template <int BYTES, int THREADS>
+DEVICE void clear(unsigned char* to) {
+    for (int p = threadIdx.x * 16; p < BYTES; p += THREADS * 16)
+        *reinterpret_cast<uint4*>(to + p) = uint4{0, 0, 0, 0};
+}
+
+// Work out what is added to the pairs of a warp's sixteen queries, minus infinity for those that do
+// not see each other: in the layout of the matrix units, queries `row` and `row + 8`.
+template <int TILES>
+DEVICE void pair_bias(float (&together)[TILES][4], const WindowCall& call, int head, const int* wrapped, int row) {
+    const int tokens = call.window[0] * call.window[1] * call.window[2];
+    const i64 mine = i64(head) * tokens * tokens;
+#pragma unroll
+    for (int n = 0; n < TILES; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int i = row + e / 2 * 8, j = n * 8 + threadIdx.x % 4 * 2 + e % 2;
+            float s = -infinity();
+            if (wrapped[j] >= 0) {
+                s = call.bias && i < tokens ? read(call.bias, call.bias_kind, mine + i * tokens + j) : 0.0f;
+                // By selection where wrapped pairs are hidden (B4): a bias there may be anything.
+                if (call.shifted && wrapped[i] != wrapped[j])
+                    s = call.wrap_bias == -infinity() ? -infinity() : s + call.wrap_bias;
+            }
+            together[n][e] = s;
+        }
+}
+
+// Put `nothing` at the pairs whose key a mask hides.
+template <int TILES>
+DEVICE void unmasked(float (&x)[TILES][4], float nothing, const char* mask, const int* offset) {
+#pragma unroll
+    for (int n = 0; n < TILES; n++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int far = offset[n * 8 + threadIdx.x % 4 * 2 + e];
+            if (far == ABSENT || !mask[far]) x[n][e] = x[n][e + 2] = nothing;
+        }
+}
+
+// Where a lane reads sixteen rows of sixteen columns of a tile.
+template <int PITCH>
+DEVICE u32 rows_of(u32 tile, int row) {
+    const int lane = threadIdx.x % 32;
+    return tile + (row + lane % 16) * PITCH + lane / 16 * 16;
+}
+
+// s += a b^T, of sixteen rows of a, by lane, and TILES eights of rows of b.
+template <typename T, int WIDTH, int PITCH, int TILES>
+DEVICE void multiply_across(float (&s)[TILES][4], u32 a, u32 b) {
+    const int lane = threadIdx.x % 32;
+    if constexpr (WIDTH == 16) {  // two eights of keys at a time
+        u32 x[4];
+        load_matrices(x, a);
+        b += (lane % 8 + lane / 16 * 8) * PITCH + lane / 8 % 2 * 16;
+#pragma unroll
+        for (int n = 0; n < TILES; n += 2) {
+            u32 y[4];
+            load_matrices(y, b + n * 8 * PITCH);
+            multiply<T>(s[n], x, y[0], y[1]);
+            if (n + 1 < TILES) multiply<T>(s[n + 1], x, y[2], y[3]);
+        }
+    } else {  // two sixteens of columns at a time
+        b += lane % 8 * PITCH + lane / 8 * 16;
+#pragma unroll
+        for (int d = 0; d < WIDTH; d += 32) {
+            u32 x[2][4];
+            load_matrices(x[0], a + d * 2);
+            load_matrices(x[1], a + d * 2 + 32);
+#pragma unroll
+            for (int n = 0; n < TILES; n++) {
+                u32 y[4];
+                load_matrices(y, b + n * 8 * PITCH + d * 2);
+                multiply<T>(s[n], x[0], y[0], y[1]);
+                multiply<T>(s[n], x[1], y[2], y[3]);
+            }
+        }
+    }
+}
+
+// o += x b, of sixteen rows of b from `row` on, and all its columns.
+template <typename T, int WIDTH, int PITCH>
+DEVICE void multiply_down(float (&o)[WIDTH / 8][4], const u32 (&x)[4], u32 b, int row) {
+    const u32 from = rows_of<PITCH>(b, row);
+#pragma unroll
+    for (int n = 0; n < WIDTH / 8; n += 2) {
+        u32 y[4];
+        load_transposed(y, from + n * 16);
+        multiply<T>(o[n], x, y[0], y[1]);
+        multiply<T>(o[n + 1], x, y[2], y[3]);
+    }
+}
+
+// Take two eights of columns of scores as the first factor of a product.
+template <typename T, int TILES>
+DEVICE void as_factor(u32 (&x)[4], const float (&p)[TILES][4], int step) {
+    x[0] = pack<T>(p[2 * step][0], p[2 * step][1]);
+    x[1] = pack<T>(p[2 * step][2], p[2 * step][3]);
+    x[2] = x[3] = 0;
+    if (2 * step + 1 < TILES) {
+        x[2] = pack<T>(p[2 * step + 1][0], p[2 * step + 1][1]);
+        x[3] = pack<T>(p[2 * step + 1][2], p[2 * step + 1][3]);
+    }
+}
+
+// Write sixteen rows of results by way of a tile, where they lie next to each other for a moment.
+template <typename T, int ROWS, int WIDTH>
+DEVICE void put(const float (&o)[WIDTH / 8][4], float upper, float lower, unsigned char* tile, int row, char* to,
+                const int* offset, int columns) {
+    using Lies = Tile<ROWS, WIDTH>;
+    const int lane = threadIdx.x % 32;
+    unsigned char* mine = tile + (row + lane / 4) * Lies::PITCH + lane % 4 * 4;
+    __syncwarp();
+#pragma unroll
+    for (int n = 0; n < WIDTH / 8; n++) {
+        *reinterpret_cast<u32*>(mine + n * 16) = pack<T>(o[n][0] * upper, o[n][1] * upper);
+        *reinterpret_cast<u32*>(mine + n * 16 + 8 * Lies::PITCH) = pack<T>(o[n][2] * lower, o[n][3] * lower);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int p = 0; p < 16 * Lies::EIGHTS; p += 32) {
+        const int at = row + (p + lane) / Lies::EIGHTS, column = (p + lane) % Lies::EIGHTS, far = offset[at];
+        if (far != ABSENT && column < columns)
+            *reinterpret_cast<uint4*>(to + (far * 16LL + column * 16)) =
+                *reinterpret_cast<const uint4*>(tile + at * Lies::PITCH + column * 16);
+    }
+}
+
+// The binary logarithm of e, with which powers of two are powers of e, for a row of such a level.
+//
+// A bias may reach the ends of the range of float32, where a rounded product with it would say nothing,
+// or overflow. Scores of that size differ by sixteen or not at all, and each is itself uncertain by as
+// much, so that one does as well there, which multiplies exactly.
+DEVICE float binary(float level) { return fabsf(level) > 134217728.0f ? 1.0f : LOG2E; }

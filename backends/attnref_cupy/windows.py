@@ -1,0 +1,378 @@
+"""Window attention: chooses a way, allocates, launches, and hands results over.
+
+Half precisions in windows of up to 64 tokens have fused kernels, see `window_forward.cu`. All
+other calls take `window_products`. The one form that maps of one to three axes are brought to
+has three, see `window.cuh`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf, prod
+from typing import Any, NamedTuple
+
+import cupy
+import numpy as np
+
+from attnref.problem import Result, WindowGradients, WindowProblem
+from attnref_cupy import window_products
+from attnref_cupy.compiling import Kernel, kernel
+from attnref_cupy.launching import Launch
+from attnref_cupy.layout import columns_in_eights, empty_as, pointer, room_for, settle
+from attnref_cupy.machine import Chip, chip_of
+from attnref_cupy.structures import KINDS, TYPES
+
+AXES = 3
+"""Axes of a map in its common form; leading ones have length one."""
+
+MOST_TOKENS = 64
+"""Tokens of a window whose pairs fit into the registers of its warps."""
+
+WIDTHS = (16, 32, 64, 128)
+"""Columns that tiles of tokens may have."""
+
+CHUNK = 64
+"""`CHUNK` of `window.cuh`: windows that a block may have."""
+
+ONCE = 16
+"""Windows of a block up to which all blocks should run at once."""
+
+ARRAYS = ("q", "k", "v", "out", "dout", "dq", "dk", "dv", "lse", "dlse", "mask")
+"""`Source` of `window.cuh`."""
+
+UNITS = {"lse": 4, "dlse": 4, "mask": 1}
+"""Bytes that offsets from a window's origin are counted in, where it is not sixteen."""
+
+WINDOW_CALL = np.dtype(
+    [
+        ("data", "u8", len(ARRAYS)),
+        ("strides", "i8", (len(ARRAYS), 5)),
+        *((name, "u8") for name in ("bias", "scales", "dbias", "dscale")),
+        *((name, "i4") for name in ("bias_kind", "scales_kind")),
+        *((name, "f4") for name in ("scale", "wrap_bias")),
+        *((name, "i4") for name in ("shifted", "heads", "batches", "chunk")),
+        ("columns", "i4", 2),
+        *((name, "i4", AXES) for name in ("window", "shift", "extents", "windows", "runs")),
+        *((name, "i4", (AXES, AXES)) for name in ("first", "count")),
+    ],
+    align=True,
+)
+"""`WindowCall` of `window.cuh`."""
+
+Run = tuple[int, int]
+"""The first of some adjacent windows of an axis, and how many they are."""
+
+
+class Walk(NamedTuple):
+    """How a kernel walks through windows.
+
+    Attributes:
+        stages: Windows in flight.
+        blocks: For each multiprocessor, where they are few enough to run at once.
+        windows: That a block takes where they are not.
+    """
+
+    stages: int
+    blocks: int
+    windows: int
+
+
+WALKS = {
+    "window_forward": {
+        16: Walk(3, 8, 8), 32: Walk(3, 5, 8), 64: Walk(2, 4, 8), 128: Walk(2, 2, 8),
+    },
+    "window_backward": {
+        16: Walk(3, 3, 24), 32: Walk(3, 2, 24), 64: Walk(2, 2, 24), 128: Walk(1, 1, 24),
+    },
+}  # fmt: skip
+"""Kernel to columns of a tile to the walk; none was timed yet."""
+
+READ = {"window_forward": 3, "window_backward": 5}
+"""Arrays of which a kernel copies a tile from each window."""
+
+
+def runs_of(extent: int, window: int, shift: int) -> tuple[Run, ...]:
+    """Cut the windows of an axis into runs within which all hide the same pairs.
+
+    The last one holds what a shift wraps, and padding; behind a shift, padding may reach
+    into the last but one.
+    """
+    n = -(-extent // window)
+    special = 0
+    if shift or n * window > extent:
+        special = 2 if n > 1 and (n - 1) * window + shift > extent else 1
+    runs = [(0, n - special), *((n - s, 1) for s in range(special, 0, -1))]
+    return tuple(run for run in runs if run[1])
+
+
+def is_fused(problem: WindowProblem) -> bool:
+    """Tell whether there are kernels for a call; all others take `window_products`."""
+    p = problem
+    sizes = (p.q.shape[-1], p.v.shape[-1])
+    return (
+        p.dtype in ("float16", "bfloat16")
+        and prod(p.window) <= MOST_TOKENS
+        and min(sizes) > 0
+        and max(sizes) <= WIDTHS[-1]
+        and prod(p.q.shape[:-1]) < 2**31
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Windows:
+    """A call in its common form.
+
+    Attributes:
+        problem: The call.
+        q: `(B, *G, H, D)`, with columns in eights.
+        k: Likewise.
+        v: Likewise `(B, *G, H, Dv)`.
+        chip: The device.
+    """
+
+    problem: WindowProblem
+    q: Any
+    k: Any
+    v: Any
+    chip: Chip
+
+    @property
+    def heads(self) -> int:
+        """Heads."""
+        return int(self.q.shape[-2])
+
+    @cached_property
+    def axes(self) -> tuple[tuple[int, int, int], ...]:
+        """Extent, window and shift of each of three axes."""
+        p = self.problem
+        given = tuple(zip(p.extents, p.window, p.shift, strict=True))
+        return ((1, 1, 0),) * (AXES - len(given)) + given
+
+    @cached_property
+    def runs(self) -> tuple[tuple[Run, ...], ...]:
+        """The runs of each axis."""
+        return tuple(runs_of(*axis) for axis in self.axes)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a window."""
+        return prod(self.problem.window)
+
+    @property
+    def keys(self) -> int:
+        """Tokens of a window, in eights."""
+        return -(-self.tokens // 8) * 8
+
+    @property
+    def warps(self) -> int:
+        """Warps of a block, which have sixteen tokens each."""
+        return -(-self.tokens // 16)
+
+    @cached_property
+    def width(self) -> int:
+        """Columns of tiles."""
+        widest = max(self.q.shape[-1], self.v.shape[-1])
+        return next(width for width in WIDTHS if width >= widest)
+
+    @cached_property
+    def boxes(self) -> list[int]:
+        """How many windows each box has, of all maps of the batch."""
+        sizes = [self.q.shape[0]]
+        for runs in self.runs:
+            sizes = [size * n for size in sizes for _, n in runs]
+        return sizes
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """What a kernel reads a number at a time; copies live as long as the call does."""
+        p = self.problem
+        return {
+            "bias": None if p.bias is None else cupy.ascontiguousarray(p.bias),
+            "scales": cupy.ascontiguousarray(p.scale) if p.scale_per_head else None,
+            "mask": None if p.key_mask is None else cupy.ascontiguousarray(p.key_mask),
+        }
+
+    def walk(self, name: str) -> Walk | None:
+        """Look up how a kernel walks, with as many stages as fit; `None` if none does."""
+        walk = WALKS[name][self.width]
+        for stages in range(walk.stages, 0, -1):
+            if self.shared(name, stages) <= self.chip.shared:
+                return walk._replace(stages=stages)
+        return None
+
+    def shared(self, name: str, stages: int) -> int:
+        """Count the bytes of shared memory of a block."""
+        rows = 16 * self.warps
+        tile = rows * (self.width * 2 + 16)
+        pairs = 2 * rows * (rows * 2 + 16) if name == "window_backward" else 0
+        sources = len(ARRAYS) if name == "window_backward" else 6
+        return stages * READ[name] * tile + pairs + sources * (8 * CHUNK + 4 * rows) + 4 * rows
+
+    def grid(self, walk: Walk) -> tuple[int, int]:
+        """Return the windows of a block, and how many parts that makes of the map."""
+        at_once = self.chip.processors * walk.blocks
+        chunk = max(1, -(-sum(self.boxes) * self.heads // at_once))
+        if chunk > ONCE:
+            chunk = walk.windows
+        return chunk, sum(-(-windows // chunk) for windows in self.boxes)
+
+    def arguments(self, chunk: int, arrays: dict[str, Any]) -> Any:
+        """Say where tokens lie, who sees whom, and how the walk is cut."""
+        p, arrays = self.problem, {**arrays, **self.tables}
+        x = np.zeros((), WINDOW_CALL)
+        missing = (0,) * (AXES - len(p.window))
+        for at, name in enumerate(ARRAYS):
+            array = arrays.get(name)
+            if array is not None:
+                b, *rest = array.strides
+                rest = rest if name in UNITS else rest[:-1]
+                x["data"][at] = pointer(array)
+                x["strides"][at] = (b, *missing, *rest, *((0,) if name == "mask" else ()))
+        for name in ("bias", "scales", "dbias", "dscale"):
+            array = arrays.get(name)
+            if array is not None:
+                x[name] = pointer(array)
+        x["bias_kind"] = _kind(arrays.get("bias"))
+        x["scales_kind"] = _kind(arrays.get("scales"))
+        x["scale"] = 0.0 if p.scale_per_head else _finite(p.scale)
+        x["wrap_bias"] = -inf if p.wrap_bias == -inf else _finite(p.wrap_bias)
+        x["shifted"] = any(p.shift)
+        x["heads"], x["batches"], x["chunk"] = self.heads, self.q.shape[0], chunk
+        x["columns"] = self.q.shape[-1] // 8, self.v.shape[-1] // 8
+        extents, window, shift = zip(*self.axes, strict=True)
+        x["window"], x["shift"], x["extents"] = window, shift, extents
+        x["windows"] = [-(-g // w) for g, w in zip(extents, window, strict=True)]
+        for axis, runs in enumerate(self.runs):
+            x["runs"][axis] = len(runs)
+            x["first"][axis, : len(runs)], x["count"][axis, : len(runs)] = zip(*runs, strict=True)
+        return x
+
+    def instance(self, name: str, stages: int, *flags: bool) -> Kernel:
+        """Name the instance of a kernel that this call needs."""
+        constants = (TYPES[self.problem.dtype], self.width, self.keys, stages)
+        return kernel(f"{name}.cu", name, *constants, self.problem.key_mask is not None, *flags)
+
+
+def _finite(x: Any) -> float:
+    """Keep a finite number within float32, which kernels take."""
+    most = float(np.finfo(np.float32).max)
+    return float(min(max(x, -most), most))
+
+
+def _kind(x: Any) -> int:
+    return 0 if x is None else KINDS[str(x.dtype)]
+
+
+def windows_of(problem: WindowProblem) -> Windows | None:
+    """Bring a problem to the common form; `None` if there are no kernels for it."""
+    p = problem
+    if not is_fused(p):
+        return None
+    q, k, v = (columns_in_eights(x) for x in (p.q, p.k, p.v))
+    call = Windows(problem=p, q=q, k=k, v=v, chip=chip_of(p.q.device.id))
+    fits = call.walk("window_backward" if p.with_gradients else "window_forward")
+    return call if fits and all(map(_reaches, (q, k, v))) else None
+
+
+def _reaches(x: Any) -> bool:
+    """Tell whether places of one map are within reach of 32 bits."""
+    far = sum(abs(s) * (n - 1) for s, n in zip(x.strides[1:-2], x.shape[1:-2], strict=True))
+    return far // 16 < 2**31
+
+
+def in_order_of(x: Any, made: Any) -> Any:
+    """Lay an array of x's shape out in memory as x is."""
+    due = empty_as(x)
+    return made if due.strides == made.strides else settle(due, made)
+
+
+def forward(problem: WindowProblem) -> Result:
+    """Attend inside the windows."""
+    p, call = problem, windows_of(problem)
+    if call is None:
+        return window_products.forward(p)
+    out = empty_as(p.q, p.v.shape[-1])
+    wanted = p.with_lse or p.with_gradients
+    lse = cupy.empty(p.q.shape[:-1], np.float32) if wanted else None
+    made = room_for(out)
+    forward_launch(call, made, lse).run()
+    return Result(settle(out, made), lse)
+
+
+def forward_launch(call: Windows, out: Any, lse: Any) -> Launch:
+    """Make the launch of a forward pass."""
+    walk = call.walk("window_forward")
+    assert walk is not None, "windows_of saw that it fits"
+    chunk, parts = call.grid(walk)
+    arrays = {"q": call.q, "k": call.k, "v": call.v, "out": out, "lse": lse}
+    told = call.arguments(chunk, arrays)
+    return Launch(
+        call.instance("window_forward", walk.stages),
+        parts * call.heads,
+        32 * call.warps,
+        (told,),
+        call.shared("window_forward", walk.stages),
+    )
+
+
+def backward(problem: WindowProblem, result: Result, dout: Any, dlse: Any) -> WindowGradients:
+    """Pass gradients back; those of a packed projection in one array (G1)."""
+    p, call = problem, windows_of(problem)
+    lse = result.lse
+    assert lse is not None  # the core asks for it where gradients follow
+    if call is None or call.walk("window_backward") is None or not _reaches(dout):
+        return window_products.backward(p, result, dout, dlse)
+    due = [empty_as(x) for x in ((p.q, p.k, p.v) if p.qkv is None else (p.qkv,))]
+    rooms = [room_for(x) for x in due]
+    dq, dk, dv = rooms if p.qkv is None else (rooms[0][..., n, :, :] for n in range(3))
+    arrays = {"out": columns_in_eights(result.out), "dout": columns_in_eights(dout)}
+    arrays |= {"lse": lse, "dlse": None if dlse is None else cupy.ascontiguousarray(dlse)}
+    arrays |= {"dq": dq, "dk": dk, "dv": dv}
+    summed = None if p.bias is None else cupy.empty(p.bias.shape, p.bias.dtype)
+    dscale = cupy.empty(p.scale.shape, p.scale.dtype) if p.scale_per_head else None  # type: ignore[union-attr]
+    for launch in backward_launches(call, arrays, summed, dscale):
+        launch.run()
+    dbias = None if summed is None else in_order_of(p.bias, summed)
+    given = [settle(x, y) for x, y in zip(due, rooms, strict=True)]
+    if p.qkv is not None:
+        return WindowGradients(None, None, None, dbias, dscale, given[0])
+    dq, dk, dv = given
+    return WindowGradients(dq, dk, dv, dbias, dscale)
+
+
+def backward_launches(
+    call: Windows, arrays: dict[str, Any], dbias: Any, dscale: Any
+) -> list[Launch]:
+    """List the launches of a backward pass: one over the map, and the sums of its parts."""
+    walk = call.walk("window_backward")
+    assert walk is not None
+    chunk, parts = call.grid(walk)
+    H, N = call.heads, call.tokens
+    sums = {
+        "dbias": None if dbias is None else cupy.empty((parts, H, N, N), np.float32),
+        "dscale": None if dscale is None else cupy.empty((parts, H), np.float32),
+    }
+    told = call.arguments(
+        chunk,
+        {"q": call.q, "k": call.k, "v": call.v, **arrays, **sums},
+    )
+    flags = (dbias is not None, dscale is not None)
+    launches = [
+        Launch(
+            call.instance("window_backward", walk.stages, *flags),
+            parts * H,
+            32 * call.warps,
+            (told,),
+            call.shared("window_backward", walk.stages),
+        )
+    ]
+    for name, due in (("dbias", dbias), ("dscale", dscale)):
+        if due is not None:
+            launches.append(add_parts(sums[name], due))
+    return launches
+
+
+def add_parts(parts: Any, due: Any) -> Launch:
+    """Make the launch that adds up parts of a contiguous array."""
+    count, numbers = parts.shape[0], due.size
+    told = (parts, due, np.int32(count), np.int32(numbers), np.int32(_kind(due)))
+    return Launch(kernel("window_backward.cu", "add_parts"), -(-numbers // 32), 256, told, 1024)
