@@ -80,9 +80,7 @@ class CupyBackend:
 
         return operations.forward(problem)
 
-    def backward(
-        self, problem: Problem, result: Result, dout: Any, dlse: Any = None
-    ) -> Gradients:
+    def backward(self, problem: Problem, result: Result, dout: Any, dlse: Any = None) -> Gradients:
         """Pass gradients back."""
         refuse(self, problem)
         from attnref_cupy import operations  # loads CuPy
@@ -94,7 +92,7 @@ class CupyBackend:
         import cupy
 
         spans = [s * (n - 1) for s, n in zip(x.strides, x.shape, strict=True)]
-        if x.size == 0 or all(s >= 0 for s in spans) and sum(spans) < x.nbytes:
+        if x.size == 0 or (all(s >= 0 for s in spans) and sum(spans) < x.nbytes):
             return cupy.asarray(x)
         first = sum(s for s in spans if s < 0)
         size = sum(map(abs, spans)) + x.itemsize
