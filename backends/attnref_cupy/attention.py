@@ -51,7 +51,9 @@ def backward(
     wide = cupy.dtype("float64" if plan.precision(call) == "double" else "float32")
     bias, sinks = call.bias, call.sinks
     made = Made(
-        *(empty_as(x) for x in (problem.q, problem.k, problem.v)),
+        empty_as(problem.q),
+        empty_as(problem.k),
+        empty_as(problem.v),
         None if bias is None else cupy.zeros(bias.shape, wide),
         None if sinks is None else cupy.empty(sinks.shape, sinks.dtype),
         cupy.empty(call.rows, wide),

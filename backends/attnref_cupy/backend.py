@@ -91,9 +91,7 @@ class CupyBackend:
 
         return operations.forward(problem)
 
-    def backward(
-        self, problem: Problem, result: Result, dout: Any, dlse: Any = None
-    ) -> Gradients:
+    def backward(self, problem: Problem, result: Result, dout: Any, dlse: Any = None) -> Gradients:
         """Pass gradients back."""
         refuse(self, problem)
         from attnref_cupy import operations  # loads CuPy
@@ -101,10 +99,18 @@ class CupyBackend:
         return operations.backward(problem, result, dout, dlse)
 
     def from_numpy(self, x: np.ndarray) -> Any:
-        """Make an array with x's strides; reversed and overlapping ones are copied plainly."""
+        """Make an array with x's strides, whatever they are."""
         import cupy
 
-        return cupy.asarray(x)
+        spans = [s * (n - 1) for s, n in zip(x.strides, x.shape, strict=True)]
+        if x.size == 0 or (all(s >= 0 for s in spans) and sum(spans) < x.nbytes):
+            return cupy.asarray(x)
+        first = sum(s for s in spans if s < 0)
+        size = sum(map(abs, spans)) + x.itemsize
+        memory = np.zeros(size, np.uint8)
+        origin = memory[-first : x.itemsize - first].view(x.dtype)
+        np.lib.stride_tricks.as_strided(origin, x.shape, x.strides)[...] = x
+        return cupy.ndarray(x.shape, x.dtype, cupy.asarray(memory).data - first, x.strides)
 
     def to_numpy(self, x: Any) -> np.ndarray:
         """Read an array, bfloat16 as that of ml_dtypes."""

@@ -110,38 +110,41 @@ class Call:
         """
         made = np.zeros((), structures.ARGUMENTS)
         for name in ("q", "k", "v", "out", "dout", "dq", "dk", "dv"):
-            x = more.get(name, getattr(self, name, None))
-            if x is not None:
-                made[name] = structures.tokens(x, self.packed)
+            made[name] = structures.tokens(more.get(name, getattr(self, name, None)), self.packed)
         for name in ("lse", "delta", "dlse"):
-            if more.get(name) is not None:
-                made[name] = structures.rows(more[name], self.packed)
-        tables = {"mask": self.mask, "bias": self.bias, "dbias": more.get("dbias")}
-        for name, x in tables.items():
-            if x is not None:
-                made[name] = structures.table(x)
-        integers = dict(zip(("q_lens", "k_lens"), self.lens, strict=True))
-        integers |= zip(("q_starts", "k_starts"), self.starts, strict=True)
-        bounded = self.window != (None, None)
-        if bounded and not isinstance(self.offset, int | str):
-            integers["offset"] = self.offset
-        for name, x in integers.items():
-            if x is not None:
-                made[name] = structures.integers(x)
-        if self.sinks is not None:
-            made["sinks"], made["sink_kind"] = pointer(self.sinks), KINDS[self.sinks.dtype.name]
-        if self.bias is not None:
-            made["bias_kind"] = KINDS[self.bias.dtype.name]
-        if more.get("dsinks") is not None:
-            made["dsinks"] = pointer(more["dsinks"])
+            made[name] = structures.rows(more.get(name), self.packed)
+        for name in ("mask", "bias", "dbias"):
+            made[name] = structures.table(more.get(name, getattr(self, name, None)))
+        for name, x in self._integers().items():
+            made[name] = structures.integers(x)
+        for name, x in (("sinks", self.sinks), ("dsinks", more.get("dsinks"))):
+            made[name] = 0 if x is None else pointer(x)
+        for name, x in (("sink_kind", self.sinks), ("bias_kind", self.bias)):
+            made[name] = 0 if x is None else KINDS[x.dtype.name]
         made["left"], made["right"] = self.band
         made["scale"], made["softcap"] = self.scale, self.softcap or 0.0
-        made["from_end"] = bounded and isinstance(self.offset, str)
+        made["from_end"] = self._bounded and isinstance(self.offset, str)
         made["entries"], made["heads"], made["group"] = self.entries, self.heads[0], self.group
         made["Sq"], made["Sk"] = self.tokens
         made["D"], made["DV"] = self.sizes
         made["tiles"] = more["tiles"]
         return made
+
+    @property
+    def _bounded(self) -> bool:
+        return self.window != (None, None)
+
+    def _integers(self) -> dict[str, Any]:
+        """Return what only the device knows, by its name in the structure."""
+        (q_lens, k_lens), (q_starts, k_starts) = self.lens, self.starts
+        offset = self.offset if self._bounded else 0
+        return {
+            "q_lens": q_lens,
+            "k_lens": k_lens,
+            "q_starts": q_starts,
+            "k_starts": k_starts,
+            "offset": None if isinstance(offset, int | str) else offset,
+        }
 
 
 def call_of(problem: AttentionProblem | VarlenProblem) -> Call:

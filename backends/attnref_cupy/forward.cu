@@ -41,13 +41,13 @@ __global__ void __launch_bounds__(COLUMNS <= 128 ? ROWS : 2 * ROWS, COLUMNS <= 1
     const u32 memory = shared_address(shared_memory());
     const Queries queries(memory);
     const u32 stages = memory + Queries::BYTES;
-    const T* q = static_cast<const T*>(a.q.at) + b * a.q.batch + head * a.q.head +
-                 q_side.start * a.q.token;
-    const T* k = static_cast<const T*>(a.k.at) + b * a.k.batch + head / a.group * a.k.head +
-                 k_side.start * a.k.token;
-    const T* v = static_cast<const T*>(a.v.at) + b * a.v.batch + head / a.group * a.v.head +
-                 k_side.start * a.v.token;
+    // What is asked for once a tile is worked out anew, and leaves its registers to scores.
     const auto fetch = [&](int n) {
+        const i64 kv = head / a.group, start = k_side.start;
+        const T* k = static_cast<const T*>(a.k.at) + b * a.k.batch + kv * a.k.head +
+                     start * a.k.token;
+        const T* v = static_cast<const T*>(a.v.at) + b * a.v.batch + kv * a.v.head +
+                     start * a.v.token;
         const u32 stage = stages + n % 2 * 2 * Keys::BYTES;
         const int j0 = span.low + n * KEYS;
         Keys(stage).template fetch<THREADS>(k, a.k.token, j0, k_side.length, a.D);
@@ -67,6 +67,8 @@ __global__ void __launch_bounds__(COLUMNS <= 128 ? ROWS : 2 * ROWS, COLUMNS <= 1
     }
 
     const int count = (span.high - span.low + KEYS - 1) / KEYS;
+    const T* q = static_cast<const T*>(a.q.at) + b * a.q.batch + head * a.q.head +
+                 q_side.start * a.q.token;
     queries.template fetch<THREADS>(q, a.q.token, first, q_side.length, a.D);
     if (count > 0) fetch(0);
     end_group();

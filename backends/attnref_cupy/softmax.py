@@ -49,5 +49,3 @@ def _rows(x: Any, axis: int) -> Any:
 
 def _back(x: Any, axis: int) -> Any:
     return cupy.moveaxis(x, -1, axis)
-
-

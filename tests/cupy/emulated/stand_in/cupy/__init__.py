@@ -10,7 +10,25 @@ from numpy.lib.stride_tricks import as_strided
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+dtype = np.dtype
 float32, float64, int64, int32, uint8 = np.float32, np.float64, np.int64, np.int32, np.uint8
+
+
+class Pointer:
+    """A place in an array's memory."""
+
+    def __init__(self, held: "ndarray", at: int = 0) -> None:
+        self.held, self.at = held, at
+
+    @property
+    def ptr(self) -> int:
+        return self.held.ctypes.data + self.at
+
+    def __add__(self, n: int) -> "Pointer":
+        return Pointer(self.held, self.at + n)
+
+    def __sub__(self, n: int) -> "Pointer":
+        return Pointer(self.held, self.at - n)
 
 
 class ndarray(np.ndarray):  # noqa: N801  # CuPy's name
@@ -18,9 +36,15 @@ class ndarray(np.ndarray):  # noqa: N801  # CuPy's name
 
     _of_device = True
 
+    def __new__(cls, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None) -> Any:
+        if memptr is None:
+            return empty(shape, dtype)
+        lone = memptr.held.view(np.ndarray)[memptr.at :][: np.dtype(dtype).itemsize].view(dtype)
+        return as_strided(lone, shape, strides).view(cls)
+
     @property
     def data(self) -> Any:  # type: ignore[override]
-        return SimpleNamespace(ptr=self.ctypes.data)
+        return Pointer(self)
 
     @property
     def device(self) -> Any:  # type: ignore[override]
@@ -84,10 +108,8 @@ def ascontiguousarray(x: Any) -> ndarray:
     return np.ascontiguousarray(x).view(ndarray)
 
 
-def on_device(memory: ndarray, offset: int, shape: Any, dtype: Any, strides: Any) -> ndarray:
-    """What `ndarray(shape, dtype, memptr, strides)` is in CuPy."""
-    x = np.frombuffer(memory.view(np.ndarray)[offset:], np.uint8)[: np.dtype(dtype).itemsize]
-    return as_strided(x.view(dtype)[0:1], shape, strides).view(ndarray)
+def moveaxis(x: Any, source: int, to: int) -> ndarray:
+    return np.moveaxis(x, source, to)  # type: ignore[return-value]
 
 
 class RawModule:
