@@ -78,7 +78,13 @@ class CupyBackend:
             case VarlenProblem():
                 tokens = {"q": problem.q.shape[0], "k": problem.k.shape[0]}
                 columns = {"D": problem.q.shape[2], "Dv": problem.v.shape[2]}
-            case WindowProblem() | TableProblem():
+            case WindowProblem():
+                from attnref_cupy import windows  # loads CuPy
+
+                if not windows.is_fused(problem):
+                    reasons += machine.about_products()
+                return reasons + about_window(problem.window)
+            case TableProblem():
                 return reasons + about_window(problem.window)
             case _:
                 return reasons
@@ -102,9 +108,9 @@ class CupyBackend:
         """Make an array with x's strides, whatever they are."""
         import cupy
 
+        if x.size == 0 or x.flags.c_contiguous:
+            return cupy.asarray(x)  # which keeps no other order than this one and its reverse
         spans = [s * (n - 1) for s, n in zip(x.strides, x.shape, strict=True)]
-        if x.size == 0 or (all(s >= 0 for s in spans) and sum(spans) < x.nbytes):
-            return cupy.asarray(x)
         first = sum(s for s in spans if s < 0)
         size = sum(map(abs, spans)) + x.itemsize
         memory = np.zeros(size, np.uint8)

@@ -46,6 +46,22 @@ def _about_compiler() -> tuple[Reason, ...]:
     return ()
 
 
+@cache
+def about_products() -> tuple[Reason, ...]:
+    """Look for cuBLAS, which multiplies matrices where no fused kernel does."""
+    try:
+        from cupy.cuda import cublas
+
+        cublas.CUBLAS_OP_N  # noqa: B018  # CuPy loads the library when the module is
+    except Exception as error:  # noqa: BLE001  # a library that is not there, or does not load
+        said = (
+            f"CuPy finds no cuBLAS for windows without a fused kernel ({error}): "
+            f"{INSTALL}, or half precision and at most 64 tokens a window"
+        )
+        return (Reason("no-cublas", said),)
+    return ()
+
+
 class Chip(NamedTuple):
     """What a device offers.
 

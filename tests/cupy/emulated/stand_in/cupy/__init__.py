@@ -31,12 +31,14 @@ class Pointer:
         return Pointer(self.held, self.at - n)
 
 
-class ndarray(np.ndarray):  # noqa: N801  # CuPy's name
+class ndarray(np.ndarray):
     """An array that says to be on a device."""
 
     _of_device = True
 
-    def __new__(cls, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None) -> Any:
+    def __new__(
+        cls, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None
+    ) -> Any:
         if memptr is None:
             return empty(shape, dtype)
         lone = memptr.held.view(np.ndarray)[memptr.at :][: np.dtype(dtype).itemsize].view(dtype)
