@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -132,7 +132,7 @@ class _Device:
     def __init__(self, number: int = 0) -> None:
         self.id = number
 
-    def __enter__(self) -> "_Device":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,5 +147,8 @@ runtime = SimpleNamespace(
     getDeviceCount=lambda: 1, getDevice=lambda: 0, getDeviceProperties=_properties
 )
 nvrtc = SimpleNamespace(getVersion=lambda: (13, 0))
-cuda = SimpleNamespace(runtime=runtime, nvrtc=nvrtc, Device=_Device, is_available=lambda: False)
+cublas = SimpleNamespace(CUBLAS_OP_N=0)
+cuda = SimpleNamespace(
+    runtime=runtime, nvrtc=nvrtc, cublas=cublas, Device=_Device, is_available=lambda: False
+)
 sys.modules["cupy.cuda"] = cuda  # type: ignore[assignment]
