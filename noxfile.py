@@ -82,6 +82,7 @@ def tests(session: nox.Session) -> None:
             "--cov",
             f"--cov-config={ROOT / 'pyproject.toml'}",
             "--cov-report=term",
+            f"--ignore={ROOT / 'tests' / 'cupy'}",
             f"--ignore={ROOT / 'tests' / 'triton'}",
             f"--ignore={ROOT / 'tests' / 'parity'}",
             str(ROOT / "tests"),
@@ -109,6 +110,22 @@ def kernels(session: nox.Session) -> None:
         session.run("pytest", *shared, str(folder / "compiled"))
         chosen = session.posargs or ["--quick", "--budget", "90"]
         session.run("attnref", "conform", "triton", *chosen, env=interpreter)
+
+
+@nox.session
+def cuda(session: nox.Session) -> None:
+    """Compile CuPy's kernels for GPUs that are not here, and test what the host decides.
+
+    NVRTC needs no driver. `tests/cupy/emulated` runs the kernels on a CPU, with g++ and a
+    stand-in for CuPy; it takes minutes, and is for whoever changes a kernel.
+    """
+    needs = ("cupy-cuda13x==14.2.*", "nvidia-cuda-nvrtc==13.0.*", "pytest-xdist>=3.8")
+    install(session, "conformance", requirements=needs)
+    folder = ROOT / "tests" / "cupy"
+    shared = (f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", "-n", "auto")
+    with session.chdir(session.create_tmp()):
+        chosen = session.posargs or [str(folder / "host"), str(folder / "compiled")]
+        session.run("pytest", *shared, *chosen)
 
 
 @nox.session

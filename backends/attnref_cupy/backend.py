@@ -35,6 +35,9 @@ UNDERSTOOD = {
 WIDEST = 256
 """Columns of a head: beyond it the tiles of a block do not fit into shared memory."""
 
+WIDE_TILES = 384 * 512
+"""Bytes of the tiles of a block where heads in half precision are wider than 128."""
+
 MOST = 2**30
 """Tokens of an axis, so that positions fit into 32 bits inside a tile."""
 
@@ -88,7 +91,11 @@ class CupyBackend:
                 return reasons + about_window(problem.window)
             case _:
                 return reasons
-        return reasons + about_sizes(columns, tokens)
+        reasons += about_sizes(columns, tokens)
+        if reasons:
+            return reasons
+        number = int(problem.device.partition(":")[2] or 0)
+        return about_shared(problem.dtype, max(columns.values()), machine.chip_of(number))
 
     def forward(self, problem: Problem) -> Result:
         """Run the problem."""
@@ -141,6 +148,17 @@ def about_sizes(columns: dict[str, int], tokens: dict[str, int]) -> list[Reason]
         if n > MOST
     ]
     return reasons
+
+
+def about_shared(dtype: str, columns: int, chip: machine.Chip) -> list[Reason]:
+    """Refuse wide heads in half precision where a block has too little shared memory."""
+    if columns <= 128 or dtype not in ("float16", "bfloat16") or chip.shared >= WIDE_TILES:
+        return []
+    said = (
+        f"heads of {columns} in {dtype} need {WIDE_TILES} bytes of shared memory, and this GPU "
+        f"has {chip.shared}; convert to float32"
+    )
+    return [Reason("shared-memory", said, "q", 128)]
 
 
 def about_window(window: tuple[int, ...]) -> list[Reason]:

@@ -1,0 +1,71 @@
+"""Kernels of attention, softmax and merging compile for GPUs that are not here."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from attnref_cupy import compiling
+from attnref_cupy.compiling import Kernel, compiled, kernel
+from attnref_cupy.structures import ARGUMENTS
+
+CHIPS = ("sm_80", "sm_90a", "sm_100a")
+
+SAMPLE: list[tuple[tuple[Any, ...], int]] = [
+    (("forward.cu", "forward", "bf16", 64, 128, 64, True, "none", False), 0),
+    (("forward.cu", "forward", "f16", 128, 128, 64, False, "float", True), 256),
+    (("forward.cu", "forward", "bf16", 256, 128, 64, False, "none", False), 64),
+    (("wide_forward.cu", "wide_forward", "float", "float", "float", 64), 0),
+    (("wide_forward.cu", "wide_forward", "double", "double", "double", 256), 128),
+    (("wide_backward.cu", "wide_queries", "bf16", "float", "float", 128), 0),
+    (("wide_backward.cu", "wide_keys", "bf16", "float", "float", 128), 0),
+    (("wide_backward.cu", "wide_keys", "double", "double", "double", 256), 4096),
+    (("rows.cu", "delta", "bf16", "float", "float"), 0),
+    (("rows.cu", "sink_gradient", "float", "float"), 0),
+    (("softmax.cu", "softmax", "bf16", "float", 256), 0),
+    (("softmax.cu", "softmax_gradient", "double", "double", 256), 0),
+    (("merging.cu", "merge", "bf16", "float"), 0),
+    (("merging.cu", "merge_gradient", "double", "double"), 0),
+]
+"""An instance, and the most bytes that a thread may spill."""
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize(("told", "bytes_spilled"), SAMPLE, ids=lambda x: str(x)[:48])
+def test_a_sample_compiles(told: tuple[Any, ...], bytes_spilled: int, chip: str) -> None:
+    """Heads of 64 without options spill nothing; the widest in float64 spill much, and say so."""
+    needs = compiled(kernel(*told), chip)
+    assert needs.registers <= 255
+    assert needs.spilled <= bytes_spilled
+
+
+def test_a_refusal_has_the_compilers_words() -> None:
+    """What does not compile says which instance, and why."""
+    with pytest.raises(RuntimeError, match=r"no_such_kernel of rows\.cu.*"):
+        compiled(Kernel("rows.cu", "no_such_kernel"), CHIPS[0])
+
+
+def places(dtype: np.dtype[Any], prefix: str = "") -> list[tuple[str, int]]:
+    """List a structure's fields, those of its parts included, and where they lie."""
+    assert dtype.fields is not None
+    found: list[tuple[str, int]] = []
+    for name, (of, at, *_) in dtype.fields.items():
+        found.append((prefix + name, at))
+        if of.fields is not None:
+            found += [(n, at + inner) for n, inner in places(of, f"{prefix}{name}.")]
+    return found
+
+
+def test_arguments_lie_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python and C++ agree on every field's place, those of nested structures included."""
+    said = "\n".join(
+        f'static_assert(__INTADDR__(&(((Arguments*)0)->{name})) == {at}, "{name}");'
+        for name, at in places(ARGUMENTS)
+    )
+    source = (
+        f'#include "problem.cuh"\n{said}\n'
+        f'static_assert(sizeof(Arguments) == {ARGUMENTS.itemsize}, "size");\n'
+        "__global__ void nothing() {}\n"
+    )
+    held = {**compiling.sources(), "places.cu": source}
+    monkeypatch.setattr(compiling, "sources", lambda: held)
+    assert compiled(Kernel("places.cu", "nothing"), CHIPS[0]).code
