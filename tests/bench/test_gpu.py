@@ -135,7 +135,11 @@ PEERS = {peer.name: peer for peer in gpu_peers.PEERS}
         ("flash2", W._replace(bias="dense"), "no bias and no mask"),
         ("flash2", W._replace(kv_lens=(3, 40)), "no bias and no mask"),
         ("cudnn", MAP, "see the paths through windows"),
-        ("math", W._replace(heads=32, queries=16384, keys=16384), "it keeps the scores, of which"),
+        (
+            "math",
+            W._replace(heads=32, queries=16384, keys=16384),
+            "it keeps the scores, of which there are 17,179,869,184",
+        ),
         ("flex", W._replace(queries=1), "decoding takes another of its kernels"),
         ("flex", MAP, "see the paths through windows"),
         ("eager", W, "a path through windows"),
