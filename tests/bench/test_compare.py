@@ -75,6 +75,14 @@ def test_one_slow_process_is_no_slow_row() -> None:
         assert [verdict] == [c.verdict for c in compare.compare(one, other).changes]
 
 
+def test_a_bad_day_of_one_peer_is_no_change() -> None:
+    """Beside the other nothing changed, and beside both it would."""
+    before, after = made.run(0), made.run(1)
+    bad = _scaled(after, "torch", 3.0)
+    assert {"same", "unclear"} >= {c.verdict for c in compare.compare(before, bad).changes}
+    assert compare.compare(before, _scaled(bad, "naive", 3.0)).changes[0].verdict == "faster"
+
+
 def test_a_speed_up_is_told() -> None:
     """The other way round."""
     found = compare.compare(made.run(0, slower=1.35), made.run(1))
@@ -164,7 +172,7 @@ def test_the_table_begins_with_the_worst() -> None:
     slow = replace(after.rows[1], timings=_slow(after.rows[1].timings))
     found = compare.compare(before, replace(after, rows=(after.rows[0], slow)))
     first, second, last = compare.table(found).splitlines()
-    assert first.startswith("slower   1.500x of the time (1.4")
+    assert first.startswith("slower   1.500x of the time (1.3")
     assert first.endswith("beside torch, naive)  dense | row 1 | forward")
     assert second.startswith("same     1.000x of the time")
     assert last == "1 slower, 0 faster, 1 same, 0 unclear"
@@ -182,6 +190,15 @@ def _late(run: Run) -> Run:
         return replace(t, samples=(*t.samples[:-5], *(3 * x for x in t.samples[-5:])))
 
     rows = (replace(r, timings={**r.timings, "mine": late(r.timings["mine"])}) for r in run.rows)
+    return replace(run, rows=tuple(rows))
+
+
+def _scaled(run: Run, who: str, factor: float) -> Run:
+    """Let one contender take so much longer."""
+    rows = []
+    for row in run.rows:
+        samples = tuple(factor * x for x in row.timings[who].samples)
+        rows.append(replace(row, timings={**row.timings, who: Timing(samples)}))
     return replace(run, rows=tuple(rows))
 
 

@@ -41,7 +41,7 @@ def test_the_experiment_counts_repeats(
     assert "slowdown called out: 3 of 3 repeats" in out
     assert "same code not called slower: 3 of 3 repeats" in out
     assert "same code not called faster: 3 of 3 repeats" in out
-    assert 12 == out.count("processes ")
+    assert (12, 12) == (out.count(" ms\n"), out.count("  beside naive\n"))
     found = json.loads((tmp_path / "a.json").read_text())
     assert (3, 4) == (len(found["repeats"]), len(found["runs"]))
     turns = found["runs"][0]["plain"]["row 0"]["mine"]

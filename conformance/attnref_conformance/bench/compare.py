@@ -2,7 +2,8 @@
 
 A machine is slower on one day than on another, and so are the backend's peers, whose code
 did not change. They were timed in the same turns, so a backend is compared as its time over
-theirs, turn by turn: what slows a whole turn down cancels. Two processes of the same code
+theirs, turn by turn: what slows a whole turn down cancels. A peer has a bad day of its own, too,
+and so a row is held to each by itself, and called where it changed beside all. Two processes of the same code
 differ by more than their turns explain, and so a row has one figure for each process, and
 its noise is how much those differ.
 """
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import comb, exp, inf, log
-from statistics import fmean, median
+from statistics import median
 
 from attnref_conformance.bench.results import Row, Run
 
@@ -32,10 +33,11 @@ class Change:
 
     Attributes:
         key: Table, row and pass.
-        ratio: Time after over time before; more than 1 is slower.
-        low: The least ratio that both runs' processes leave open.
+        ratio: Time after over time before; more than 1 is slower. It is told beside the peer
+            beside which it changed least.
+        low: The least ratio that the processes of both runs leave open, beside any peer.
         high: The largest.
-        beside: The peers that it was held to; empty if to nobody.
+        beside: The peers that it was held to, one by one; empty if to nobody.
         verdict: `"slower"`, `"faster"`, `"same"`, or `"unclear"` where noise hides 20 %.
     """
 
@@ -141,15 +143,19 @@ def _change(
     old, new = names
     peers = [n for n in before.timings if trusted and n not in names and n in after.timings]
     shared = tuple(n for n in peers if _whole(before, old, n) and _whole(after, new, n))
-    first, second = figures(before, old, shared), figures(after, new, shared)
-    ratio, low, high = map(exp, shift(first, second, level))
-    if low > 1 and ratio > 1 + FLOOR:
+    beside = [
+        tuple(map(exp, shift(figures(before, old, peer), figures(after, new, peer), level)))
+        for peer in shared or (None,)
+    ]
+    ratios, lows, highs = zip(*beside, strict=True)
+    if min(lows) > 1 and min(ratios) > 1 + FLOOR:
         verdict = "slower"
-    elif high < 1 and ratio < 1 / (1 + FLOOR):
+    elif max(highs) < 1 and max(ratios) < 1 / (1 + FLOOR):
         verdict = "faster"
     else:
-        verdict = "unclear" if high >= 1 + PLANTED else "same"
-    return Change(before.key, ratio, low, high, shared, verdict)
+        verdict = "unclear" if max(highs) >= 1 + PLANTED else "same"
+    least = min(ratios, key=lambda ratio: abs(log(ratio)))
+    return Change(before.key, least, min(lows), max(highs), shared, verdict)
 
 
 def _whole(row: Row, ours: str, peer: str) -> bool:
@@ -157,24 +163,23 @@ def _whole(row: Row, ours: str, peer: str) -> bool:
     return len(row.timings[ours].samples) == len(row.timings[peer].samples)
 
 
-def figures(row: Row, ours: str, peers: Sequence[str]) -> list[float]:
+def figures(row: Row, ours: str, peer: str | None) -> list[float]:
     """Return one figure for each process, the median of its turns.
 
     Args:
         row: A pass of a row.
         ours: The backend.
-        peers: Who it is held to.
+        peer: Who it is held to, if to anybody.
 
     Returns:
-        The logarithm of its time, over the geometric mean of the peers' in the same turn.
+        The logarithm of its time, over the peer's in the same turn.
     """
-    parts = zip(*(row.parts(name) for name in (ours, *peers)), strict=True)
-    return [median(map(_beside, zip(*part, strict=True))) for part in parts]
-
-
-def _beside(turn: Sequence[float]) -> float:
-    own, *theirs = map(log, turn)
-    return own - fmean(theirs) if theirs else own
+    own = [[log(t) for t in part] for part in row.parts(ours)]
+    if peer is None:
+        return [median(turns) for turns in own]
+    theirs = [[log(t) for t in part] for part in row.parts(peer)]
+    parts = zip(own, theirs, strict=True)
+    return [median(t - p for t, p in zip(*part, strict=True)) for part in parts]
 
 
 def shift(

@@ -143,17 +143,17 @@ def _spread(ratios: Sequence[float]) -> str:
 
 
 def noise(runs: Sequence[Pair]) -> list[str]:
-    """Say how much each row differs from process to process, and from run to run beyond that."""
+    """Say how much each row differs from process to process, and from run to run, beside each."""
     said = []
     for n, row in enumerate(runs[0].plain.rows):
-        peers = [*row.timings][1:]
-        each = [compare.figures(r.plain.rows[n], r.plain.backend, peers) for r in runs]
-        within = fmean(stdev(figures) for figures in each)
-        between = stdev(median(figures) for figures in each)
-        mine = next(iter(row.timings.values())).median
-        said.append(
-            f"processes {within:5.1%}  runs {between:5.1%}  {1e3 * mine:8.3f} ms  {row.name}"
-        )
+        mine, *peers = row.timings
+        said.append(f"{row.name}: {1e3 * row.timings[mine].median:.3f} ms")
+        for peer in (None, *peers):
+            each = [compare.figures(run.plain.rows[n], mine, peer) for run in runs]
+            within = fmean(stdev(figures) for figures in each)
+            between = stdev(median(figures) for figures in each)
+            who = f"beside {peer}" if peer else "alone"
+            said.append(f"  processes {within:5.1%}  runs {between:5.1%}  {who}")
     return said
 
 
@@ -200,7 +200,7 @@ def main(argv: Sequence[str]) -> int:
     tables = SIZES["datacentre" if said.device == "cuda" else "laptop"]
     short = [
         w
-        for table in ("dense", "windows")
+        for table in ("dense", "sweep", "windows")
         for w in tables.get(table, ())
         if w.length <= LONGEST and any(t.lower() in w.name.lower() for t in said.row or [""])
     ]
