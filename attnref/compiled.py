@@ -5,20 +5,21 @@ the call as plain data: the tensors, the numbers, and a text that says where the
 numbers stay apart from the text because a shape may be symbolic, and so may an integer
 that a caller computes from it; a fraction computed so is fixed, and another value of it
 compiles again. When the compiled program runs, the operator makes the call anew and takes
-the ordinary way: normalise, choose, run. Eager calls never come here.
+the ordinary way: normalise and choose, or remember both, and run. Eager calls never come here.
 """
 
 from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from inspect import Parameter
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 import attnref
-from attnref import arrays, dispatch
+from attnref import arrays, dispatch, known
 from attnref.problem import Problem, Result, split_qkv
 
 DIFFERENTIABLE = frozenset(
@@ -68,9 +69,11 @@ def call(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     return results[0]
 
 
-def _written(
-    x: Any, tensors: list[torch.Tensor], whole: list[int], real: list[float]
-) -> tuple[str, Any]:
+_Written = tuple[str, Any]
+"""What kind of argument, and which one of the list of its kind, or the constant itself."""
+
+
+def _written(x: Any, tensors: list[torch.Tensor], whole: list[int], real: list[float]) -> _Written:
     """Write an argument as plain data, and put what is no constant into the lists.
 
     A tensor that is given twice is listed once, because `cu_k is cu_q` means something.
@@ -97,6 +100,39 @@ def _written(
     )
 
 
+class _Text(NamedTuple):
+    """What the text of a call says.
+
+    Attributes:
+        name: Of the public function.
+        gradients: Whether they are wanted.
+        given: What the function takes by position, as it was written.
+        named: What it takes by name, likewise.
+        everything: Both, by name.
+        places: Which of the tensors the differentiable ones are.
+    """
+
+    name: str
+    gradients: bool
+    given: tuple[_Written, ...]
+    named: dict[str, _Written]
+    everything: dict[str, _Written]
+    places: dict[str, int]
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> _Text:
+    """Read a text, once."""
+    name, gradients, given, named = literal_eval(text)
+    parameters = getattr(attnref, name).__signature__.parameters.values()
+    positional = [p.name for p in parameters if p.kind is not Parameter.KEYWORD_ONLY]
+    everything = {**dict(zip(positional, given, strict=True)), **dict(named)}
+    places = {
+        n: at for n, (kind, at) in everything.items() if kind == "tensor" and n in DIFFERENTIABLE
+    }
+    return _Text(name, gradients, given, dict(named), everything, places)
+
+
 class _Made:
     """A call made anew from what an operator was given."""
 
@@ -108,21 +144,15 @@ class _Made:
         real: Sequence[float],
     ) -> None:
         self._listed = {"tensor": tensors, "whole": whole, "real": real}
-        self.name, self.gradients, given, named = literal_eval(text)
-        self._function = getattr(attnref, self.name)
-        parameters = self._function.__signature__.parameters.values()
-        positional = [p.name for p in parameters if p.kind is not Parameter.KEYWORD_ONLY]
-        self._given = given
-        self._named = dict(named)
-        everything = {**dict(zip(positional, given, strict=True)), **self._named}
-        self.values = {n: self._read(x) for n, x in everything.items()}
-        self.places = {
-            n: at
-            for n, (kind, at) in everything.items()
-            if kind == "tensor" and n in DIFFERENTIABLE
-        }
+        self._said = said = _read(text)
+        self.name, self.gradients, self.places = said.name, said.gradients, said.places
 
-    def _read(self, written: tuple[str, Any]) -> Any:
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every argument by name."""
+        return {n: self._read(x) for n, x in self._said.everything.items()}
+
+    def _read(self, written: _Written) -> Any:
         kind, x = written
         if kind == "tuple":
             return tuple(self._read(each) for each in x)
@@ -135,14 +165,14 @@ class _Made:
         return 1 + (self.name.endswith(_PAIR) or (self.gradients and not plain))
 
     def chosen(self) -> tuple[dispatch.Chosen, Problem]:
-        """Normalise and choose, as the public function would."""
-        named = {n: self._read(x) for n, x in self._named.items()}
+        """Normalise and choose, or remember both, as the public function would."""
+        named = {n: self._read(x) for n, x in self._said.named.items()}
         backend = named.pop("backend", None)
-        given = [self._read(x) for x in self._given]
-        problem: Problem = self._function.describe(*given, **named)
+        given = tuple([self._read(x) for x in self._said.given])
+        describe = getattr(attnref, self.name).describe
+        problem, chosen = known.resolve(describe, backend, given, named)
         with_lse = self.results > 1
-        problem = replace(problem, with_lse=with_lse, with_gradients=self.gradients)
-        return dispatch.choose(problem, requested=backend), problem
+        return chosen, replace(problem, with_lse=with_lse, with_gradients=self.gradients)
 
 
 _CALL = "str call, Tensor[] tensors, SymInt[] whole, float[] real"

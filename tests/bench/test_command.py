@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from attnref_conformance.bench import command, cpu, machine, overhead, results, slowed, workloads
-from attnref_conformance.bench.device.__main__ import words
 from attnref_conformance.bench.workloads import Workload
 
 from attnref import registry
@@ -198,16 +197,6 @@ def test_a_gpu_is_used_where_the_backend_computes_on_one(monkeypatch: pytest.Mon
     assert ["cpu", "cuda"] == [command._device(b) for b in (numpy, in_torch)]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "cpu" == command._device(in_torch)
-
-
-def test_the_old_command_line_still_works() -> None:
-    """Its words become those of `attnref bench`."""
-    every = words(["triton", "--costs", "--json", "a.json"])
-    assert ["triton", "--device", "cuda", "--table", "dense"] == every[:5]
-    assert ["--table", "sweep", "--table", "host", "--json", "a.json"] == every[-6:]
-    expected = ["triton", "--device", "cuda", "--table", "decode", "--peer", "cudnn"]
-    assert expected == words(["triton", "--tables", "decode", "--peers", "cudnn"])
-    command.parser().parse_args(every)
 
 
 def test_importing_takes_some_time() -> None:

@@ -1,14 +1,11 @@
-"""A run survives its file, which pytest-benchmark reads, and so do files from before."""
+"""A run survives its file, which pytest-benchmark reads."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from attnref_conformance.bench import results
-from attnref_conformance.bench.device import page as device_page
-from attnref_conformance.bench.page import plots
+from attnref_conformance.bench import page, results
 from attnref_conformance.bench.results import Run, Timing
 
 from . import made
@@ -65,61 +62,23 @@ def test_another_file_is_refused(said: str, tmp_path: Path) -> None:
         results.read(tmp_path / "a.json")
 
 
-def test_the_committed_results_are_read() -> None:
-    """Medians, rates and ceilings are those of the file."""
-    file = DOCS / "attention-h100.json"
-    found, run = json.loads(file.read_text()), results.read(file)
-    assert "triton" == run.backend
-    assert found["copy GB/s"] * 1e9 == run.ceilings["copy"]
-    rows = {row.key: row for row in run.rows}
-    for table, old in found["tables"].items():
-        for told in old:
-            row = rows[table, told["workload"], "forward"]
-            for who, figures in told["forward"].items():
-                assert figures["ms"][1] / 1e3 == row.timings[who].median
-                said = figures["GB/s" if row.by_bytes else "TFLOP/s"]
-                # The file's rates are of medians before these were rounded.
-                assert said == pytest.approx(row.told(who), rel=0.012)
-    sweep = [row for row in run.rows if row.table == "sweep"]
-    assert 2 * len(found["scale"]) == len(sweep)
-    assert 32.2 * 2**20 == pytest.approx(sweep[1].timings["triton"].peak, rel=1e-6)
-
-
-def test_the_committed_page_is_still_written(tmp_path: Path) -> None:
-    """The same tables, to the letter."""
-    page = tmp_path / "page.md"
-    page.write_text((DOCS / "attention-h100.md").read_text())
-    device_page.write(json.loads((DOCS / "attention-h100.json").read_text()), page)
-    assert (DOCS / "attention-h100.md").read_text() == page.read_text()
-
-
-def test_a_wrong_row_of_before_stays_wrong(tmp_path: Path) -> None:
-    """It was not timed."""
-    old = json.loads((DOCS / "attention-h100.json").read_text())
-    row = old["tables"]["decode"][0]
-    del row["forward"]
-    row |= {"wrong": True, "error": 1.0, "limit": 0.5}
-    (tmp_path / "a.json").write_text(json.dumps({"tables": {"decode": [row]}}))
-    (found,) = results.read(tmp_path / "a.json").rows
-    assert ("error 1.0e+00 of 5.0e-01", {}) == (found.wrong, found.timings)
-
-
-def test_new_files_fill_a_page_too(tmp_path: Path) -> None:
-    """Between the same marks."""
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{device_page.BEGIN}\n{device_page.END}\nafter\n")
-    device_page.write(results.document(full()), page)
-    assert "### Dense, forward\n\n| workload | mine, TFLOP/s |" in page.read_text()
-
-
 def test_few_samples_have_ends_for_quartiles() -> None:
-    """Three are what files from before have."""
+    """Three or fewer are not interpolated."""
     assert (1.0, 2.0, 3.0) == Timing((1.0, 2.0, 3.0)).quartiles
     assert (1.25, 2.5, 3.75) == Timing((1.0, 2.0, 3.0, 4.0)).quartiles
 
 
-def test_the_committed_figure_is_of_the_committed_results() -> None:
-    """Nothing is drawn by hand."""
-    run = results.read(DOCS / "attention-h100.json")
-    drawn = (DOCS / "attention-h100-roofline.svg").read_text("utf-8")
-    assert drawn == plots.alone(plots.roofline(run))
+COMMITTED = sorted(path.stem for path in DOCS.glob("*-h100.md"))
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_what_is_committed_is_made_of_the_committed_results(name: str, tmp_path: Path) -> None:
+    """No figure and no table is made by hand: a page adds words to them."""
+    page.write(results.read(DOCS / f"{name}.json"), tmp_path, name)
+    for drawn in tmp_path.glob("*.svg"):
+        assert drawn.read_text("utf-8") == (DOCS / drawn.name).read_text("utf-8")
+    committed = (DOCS / f"{name}.md").read_text("utf-8")
+    written = (tmp_path / f"{name}.md").read_text("utf-8").split("\n\n")
+    tables = [part.strip() for part in written if part.startswith("| ")]
+    assert tables
+    assert [] == [table for table in tables if table not in committed]

@@ -8,7 +8,6 @@ from attnref.backend import Backend
 from attnref.errors import AttnrefError
 from attnref_conformance.bench import verify
 from attnref_conformance.bench.contenders import Absent, Given, Passes, Peer
-from attnref_conformance.bench.earlier import moved
 from attnref_conformance.bench.method import REPEATS, Clock, Run, timed
 from attnref_conformance.bench.results import Row, Timing
 from attnref_conformance.bench.workloads import AnyWorkload, MapWorkload
@@ -211,7 +210,7 @@ class _Measurement:
         w, work = self.w, self.w.work(passes)
         by_bytes = isinstance(w, MapWorkload) or w.queries == 1
         return Row(
-            self.table, w.name, passes, work.operations, moved(w, passes), w.length,
+            self.table, w.name, passes, work.operations, _moved(w, passes), w.length,
             by_bytes=by_bytes, **told,
         )  # fmt: skip
 
@@ -222,3 +221,8 @@ def _wrong(used: float) -> str:
 
 def _line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
+def _moved(w: AnyWorkload, passes: str) -> int:
+    """Return the bytes that a rate in GB/s counts."""
+    return w.moved(passes) if isinstance(w, MapWorkload) else w.work(passes).bytes

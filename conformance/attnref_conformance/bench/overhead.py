@@ -90,7 +90,7 @@ def imports(times: int = IMPORTS) -> dict[str, tuple[float, ...]]:
 
 def _process(first: str, second: str) -> float:
     program = _IMPORT.format(first=first, second=second)
-    words = [sys.executable, "-I", "-c", program]
+    words = [sys.executable, "-P", "-c", program]
     return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)  # noqa: S603
 
 

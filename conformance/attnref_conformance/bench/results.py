@@ -21,8 +21,7 @@ class Timing:
     """What one contender took for one pass of a row.
 
     Attributes:
-        samples: Seconds of every turn, process after process. Files from before this format
-            have only the first quartile, the median and the third.
+        samples: Seconds of every turn, process after process.
         peak: Bytes of memory at most, beyond what was held before; `None` if nobody knows.
         used: The largest error over its limit, before timing and after.
     """
@@ -161,24 +160,15 @@ def save(run: Run, to: Path) -> None:
 
 
 def read(path: Path) -> Run:
-    """Read a run, of this format or of the one before.
+    """Read a run.
 
     Raises:
-        ValueError: The file is neither.
+        ValueError: The file holds none.
     """
     found = json.loads(path.read_text("utf-8"))
-    if not isinstance(found, dict) or not {"attnref", "tables"} & found.keys():
+    if not isinstance(found, dict) or "attnref" not in found:
         raise ValueError(f"{path} holds no results of attnref bench")
-    return parse(found)
-
-
-def parse(found: dict[str, Any]) -> Run:
-    """Read what a file holds, of this format or of the one before."""
-    if "attnref" in found:
-        return _run(found)
-    from attnref_conformance.bench import earlier
-
-    return earlier.run(found)
+    return _run(found)
 
 
 def document(run: Run) -> dict[str, Any]:

@@ -1,1 +1,0 @@
-"""The command lines from before there was one suite; see `attnref_conformance.bench`."""
