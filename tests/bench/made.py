@@ -20,22 +20,29 @@ def noisy(rng: np.random.Generator, seconds: float, noise: float, turns: int) ->
 
 
 def run(
-    seed: int = 0, *, slower: float = 1.0, noise: float = 0.03, turns: int = 30, rows: int = 12,
-    peers: bool = True, **facts: str,
+    seed: int = 0, *, slower: float = 1.0, noise: float = 0.03, turns: int = 5, processes: int = 10,
+    spread: float = 0.03, rows: int = 12, peers: bool = True, **facts: str,
 ) -> Run:  # fmt: skip
-    """Make a run on a machine that drifts: everybody's turns are up to a third longer."""
+    """Make a run on a machine that drifts, of processes that differ, one of ten by much.
+
+    Everybody's turns are up to a third longer, and every process draws for everybody how
+    much longer its turns are.
+    """
     rng = np.random.default_rng(seed)
-    day = np.exp(rng.uniform(-0.15, 0.15))
+    day, total = np.exp(rng.uniform(-0.15, 0.15)), turns * processes
     found = []
     for n in range(rows):
-        wander = day * np.exp(np.cumsum(0.02 * rng.standard_normal(turns)))
+        wander = day * np.exp(np.cumsum(0.02 * rng.standard_normal(total)))
         times = {"mine": slower * 1e-3 * (n + 1), "torch": 2e-3, "naive": 5e-3}
-        timings = {
-            who: Timing(tuple((noisy(rng, t, noise, turns) * wander).tolist()), 1000 * (n + 1))
-            for who, t in times.items()
-            if peers or who == "mine"
-        }
-        found.append(row("dense", f"row {n}", n, timings=timings))
+        timings = {}
+        for who, t in times.items():
+            scale = spread * np.where(rng.random(processes) < 0.1, 3, 1)
+            drawn = np.exp(scale * rng.standard_normal(processes)).repeat(turns)
+            samples = noisy(rng, t, noise, total) * wander * drawn
+            timings[who] = Timing(tuple(samples.tolist()), 1000 * (n + 1))
+        if not peers:
+            timings = {"mine": timings["mine"]}
+        found.append(row("dense", f"row {n}", n, timings=timings, processes=(turns,) * processes))
     return Run("mine", "laptop", FACTS | facts, {"copy": 2e10, "product": 1e11}, tuple(found))
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from attnref_conformance.bench import command, cpu, machine, overhead, planted, results, workloads
+from attnref_conformance.bench import command, cpu, machine, overhead, results, slowed, workloads
 from attnref_conformance.bench.workloads import Workload
 
 from attnref import registry
@@ -31,7 +31,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bench(line: str) -> int:
-    return command.main(command.parser().parse_args(line.split()))
+    """Run the command; rows are measured in this process."""
+    words = ["--processes", "1", *line.split()]
+    return command.main(command.parser().parse_args(words))
 
 
 def test_a_run_prints_rows_and_leaves_files(
@@ -134,7 +136,7 @@ def test_a_wrong_row_is_the_status(
     """And is printed as what it is."""
     backend = registry.load("numpy")
 
-    class Wrong(planted.Slower):
+    class Wrong(slowed.Slower):
         def forward(self, problem: Any) -> Any:
             result = super().forward(problem)
             return result._replace(out=-result.out)
@@ -204,34 +206,6 @@ def test_importing_takes_some_time() -> None:
     assert all(len(t) == 1 and t[0] > 0 for t in found.values())
 
 
-def test_the_experiment_counts_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On drawn runs: the planted one is called, the others are not."""
-    seeds = iter(range(100))
-
-    def drawn(backend: Any, *_: Any) -> results.Run:
-        slower = 1.2 if isinstance(backend, planted.Slower) else 1.0
-        return made.run(next(seeds), slower=slower)
-
-    monkeypatch.setattr(planted, "_run", drawn)
-    found = planted.experiment(registry.load("numpy"), [], None, 3)
-    assert planted.Outcome(3, 3, 3, 1.0) == found
-    assert 0 == planted.main(["numpy", "--repeats", "2"])
-
-
-def test_the_planted_backend_returns_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    """Only later."""
-    slow = planted.Slower(registry.load("numpy"))
-    run = planted._run(slow, [SMALL], cpu.Processor(), command_plan())
-    assert ["forward", "backward"] == [row.passes for row in run.rows]
-    assert all(not row.wrong for row in run.rows)
-
-
-def command_plan() -> Any:
-    from attnref_conformance.bench.measure import Plan
-
-    return Plan(peers=[], repeats=5)
-
-
 @pytest.mark.parametrize("pin", ["", "Haswell"], ids=["free", "pinned"])
 def test_pins_are_known(pin: str) -> None:
     """An empty variable pins nothing."""
@@ -274,9 +248,9 @@ def test_a_peak_is_beyond_what_was_held_before() -> None:
 
 def test_the_json_is_written_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is cut short leaves what it has."""
-    from attnref_conformance.bench import measure
+    from attnref_conformance.bench import processes
 
-    whole, seen = measure.measure, []
+    whole, seen = processes.rows, []
 
     def cut(*given: Any) -> Any:
         if len(seen) == 1:
@@ -284,7 +258,7 @@ def test_the_json_is_written_row_by_row(tmp_path: Path, monkeypatch: pytest.Monk
         seen.append(1)
         return whole(*given)
 
-    monkeypatch.setattr(measure, "measure", cut)
+    monkeypatch.setattr(processes, "rows", cut)
     with pytest.raises(KeyboardInterrupt):
         bench(f"numpy --repeats 5 --peer nobody --json {tmp_path}/a.json")
     assert 2 == len(json.loads((tmp_path / "a.json").read_text())["attnref"]["rows"])

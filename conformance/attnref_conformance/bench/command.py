@@ -9,18 +9,26 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 from attnref import registry
 from attnref.backend import Backend, is_backend
 from attnref_conformance.bench import compare, results
+from attnref_conformance.bench.method import FEWEST, REPEATS
 from attnref_conformance.bench.workloads import SIZES, AnyWorkload
+
+if TYPE_CHECKING:
+    from attnref_conformance.bench.processes import Process
 
 USAGE = 2
 """The exit status of a command that was not understood."""
 
 WRONG = 1
 """Something is wrong, or slower than before."""
+
+PROCESSES = 10
+"""Fresh processes for each row: enough for a hundred rows to be told apart."""
 
 HOST = "host"
 """The table of what calls cost the host; it has no workloads."""
@@ -48,9 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peer", action="append", metavar="NAME", help="only this peer")
     parser.add_argument("--pass", dest="passes", choices=["forward", "backward"])
     parser.add_argument("--device", choices=["cpu", "cuda"], help="by default where it runs")
-    parser.add_argument("--repeats", type=int, default=30, metavar="N", help="turns (default: 30)")
+    parser.add_argument("--processes", type=int, default=PROCESSES, metavar="N",
+                        help=f"fresh processes that measure each row (default: {PROCESSES}); "
+                             "1 is quick, and not for comparing")  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=REPEATS, metavar="N",
+                        help=f"turns of them all, at least {FEWEST} of each (default: {REPEATS})")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=60.0, metavar="S",
-                        help="of turns for a pass of a row; fewer turns where more (default: 60)")  # fmt: skip
+                        help="for a pass of a row; fewer turns where more, "
+                             "and then fewer processes (default: 60)")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="pytest-benchmark's JSON")
     parser.add_argument("--page", type=Path, metavar="DIR", help="a page as HTML and Markdown")
     parser.add_argument("--list", action="store_true", help="name the rows, and run nothing")
@@ -99,7 +112,7 @@ def _bench(said: argparse.Namespace) -> int:
 
     if said.files:
         raise CannotBench(f"`attnref bench {said.backend}` takes no file: {said.files[0]}")
-    backend = _backend(said.backend)
+    backend = named(said.backend)
     device = said.device or _device(backend)
     size = said.size or ("datacentre" if device == "cuda" else "laptop")
     chosen = [*_chosen(said, size)]
@@ -124,8 +137,12 @@ def _again(pins: dict[str, str], environ: dict[str, str]) -> int:
     return subprocess.run(words, check=False, env=environ).returncode  # noqa: S603
 
 
-def _backend(name: str) -> Backend:
-    """Load a backend by name or as `module:object`."""
+def named(name: str) -> Backend:
+    """Load a backend by name or as `module:object`.
+
+    Raises:
+        CannotBench: There is none, or it is not usable here.
+    """
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
@@ -172,8 +189,13 @@ class _Session:
         from attnref_conformance.bench.measure import Plan
 
         passes = ("forward", "backward") if said.passes is None else (said.passes,)
-        self.said, self.backend, self.machine = said, backend, _machine(device)
-        self.plan = Plan(said.peer, said.repeats, said.seconds, passes)
+        self.said, self.backend, self.machine = said, backend, machine_of(device)
+        self.device, self.processes = device, max(1, said.processes)
+        turns = -(-said.repeats // self.processes)
+        turns = turns if self.processes == 1 else max(turns, FEWEST)
+        self.plan = Plan(said.peer, turns, said.seconds / self.processes, passes)
+        self.parts: dict[tuple[str, str, str], list[results.Row]] = {}
+        self.spent: dict[tuple[str, AnyWorkload], float] = {}
         facts = {**machine.facts(backend), **self._device_facts()}
         made = datetime.now(UTC).isoformat(timespec="seconds")
         self.found = results.Run(backend.name, size, facts, {}, made=made)
@@ -183,7 +205,6 @@ class _Session:
 
     def run(self, chosen: Sequence[tuple[str, AnyWorkload]]) -> results.Run:
         """Measure everything, and say and save each row as it comes."""
-        from attnref_conformance.bench.measure import measure
         from attnref_conformance.bench.page import told
 
         facts = self.found.facts
@@ -191,13 +212,47 @@ class _Session:
         _say(f"blas: {facts['blas']}; pinned: {facts['pinned']}")
         self._add(ceilings=self.machine.ceilings())
         _say("; ".join(f"{name} {value}" for name, value in told.ceilings(self.found)))
-        for n, (table, w) in enumerate(chosen, 1):
-            for row in measure(table, w, self.machine, self.backend, self.plan):
-                self._add(rows=(*self.found.rows, row))
-                _say(f"[{n}/{len(chosen)}] {table} | {told.line(self.found, row)}")
+        self.machine.release()
+        # Every process runs all rows: those of one row lie as far apart in time as they can,
+        # so that a machine's slow minute is no row's alone.
+        for n in range(self.processes if chosen else 0):
+            with self._process() as process:
+                self._round(process, chosen, n)
         if HOST in (self.said.table or TABLES) and self.said.row is None:
             self._host()
         return self.found
+
+    def _process(self) -> "Process":
+        from attnref_conformance.bench.processes import Fresh, Here, Place
+
+        if self.processes == 1:
+            return Here(Place(self.backend, self.machine))
+        return Fresh(self.said.backend, self.device)
+
+    def _round(self, process: "Process", chosen: Sequence[tuple[str, AnyWorkload]], n: int) -> None:
+        from attnref_conformance.bench import processes
+        from attnref_conformance.bench.page import told
+
+        plan = replace(self.plan, peaks=n == 0)
+        which = "" if self.processes == 1 else f"process {n + 1}/{self.processes}, "
+        for m, (table, w) in enumerate(chosen, 1):
+            if not self._further(table, w):
+                continue
+            start = perf_counter()
+            rows = process.run(processes.rows, table, w, plan)
+            self.spent[table, w] = self.spent.get((table, w), 0.0) + perf_counter() - start
+            for row in rows:
+                self.parts.setdefault(row.key, []).append(row)
+                whole = {key: processes.together(parts) for key, parts in self.parts.items()}
+                self._add(rows=tuple(whole.values()))
+                line = told.line(self.found, whole[row.key])
+                _say(f"[{which}{m}/{len(chosen)}] {table} | {line}")
+
+    def _further(self, table: str, w: AnyWorkload) -> bool:
+        """Tell whether a workload is measured in a further process: it ran, and there is time."""
+        passes = [self.parts[key] for key in self.parts if key[:2] == (table, w.name)]
+        ran = all(part.timings for parts in passes for part in parts)
+        return ran and self.spent.get((table, w), 0.0) <= self.said.seconds * max(1, len(passes))
 
     def _host(self) -> None:
         from attnref_conformance.bench import overhead
@@ -215,7 +270,8 @@ class _Session:
             results.save(self.found, self.said.json)
 
 
-def _machine(device: str) -> Any:
+def machine_of(device: str) -> Any:
+    """Return what rows are run on: `"cuda"`, or else the processor."""
     if device == "cuda":
         from attnref_conformance.bench.gpu import Gpu
 

@@ -1,36 +1,30 @@
-"""Two runs beside each other, each difference with a band that its noise explains.
+"""Two runs beside each other, each difference with an interval that their noise leaves open.
 
 A machine is slower on one day than on another, and so are the backend's peers, whose code
 did not change. They were timed in the same turns, so a backend is compared as its time over
-theirs, turn by turn: what slows a whole turn down cancels. The band is how far the medians
-of two runs of the same code may be apart, with a floor.
+theirs, turn by turn: what slows a whole turn down cancels. A peer has a bad day of its own, too,
+and so a row is held to each by itself, and called where it changed beside all. Two processes of the same code
+differ by more than their turns explain, and so a row has one figure for each process, and
+its noise is how much those differ.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log, sqrt
-from statistics import correlation, fmean, median, quantiles
+from itertools import accumulate
+from math import comb, exp, inf, log
+from statistics import median
 
 from attnref_conformance.bench.results import Row, Run
 
-ERRORS = 3.5
-"""Standard errors in a band: hundreds of rows are compared, and none may be called by chance."""
+CHANCE = 0.01
+"""How often rows that did not change may be told apart, of two whole files, at most."""
 
-FLOOR = 0.08
-"""A difference that is never called: where code lies in memory alone makes some percent."""
+FLOOR = 0.10
+"""A difference that is never called: half of what has to be, and more than the part of a
+machine's day that peers do not cancel."""
 
 PLANTED = 0.2
 """A slowdown that has to be called; a row too noisy for that says so."""
-
-FEWEST = 5
-"""Samples under which nobody knows how noisy a row is."""
-
-MOST_ALIKE = 0.9
-"""Resemblance of neighbouring turns beyond which a run says nothing new."""
-
-# The standard error of a median is sqrt(pi / 2) of a mean's, and a normal distribution's
-# quartiles are 1.349 standard deviations apart.
-_OF_IQR = 1.2533 / 1.349
 
 
 @dataclass(frozen=True)
@@ -39,15 +33,18 @@ class Change:
 
     Attributes:
         key: Table, row and pass.
-        ratio: Time after over time before; more than 1 is slower.
-        band: How far from 1 the ratio of the same code may be, as a factor.
-        beside: The peers that it was held to; empty if to nobody.
+        ratio: Time after over time before; more than 1 is slower. It is told beside the peer
+            beside which it changed least.
+        low: The least ratio that the processes of both runs leave open, beside any peer.
+        high: The largest.
+        beside: The peers that it was held to, one by one; empty if to nobody.
         verdict: `"slower"`, `"faster"`, `"same"`, or `"unclear"` where noise hides 20 %.
     """
 
     key: tuple[str, str, str]
     ratio: float
-    band: float
+    low: float
+    high: float
     beside: tuple[str, ...]
     verdict: str
 
@@ -86,17 +83,17 @@ def compare(before: Run, after: Run) -> Comparison:
     """
     old = {row.key: row for row in before.rows if before.backend in row.timings}
     new = {row.key: row for row in after.rows if after.backend in row.timings}
-    same = _same_peers(before, after)
+    same, both = _same_peers(before, after), [key for key in old if key in new]
+    names = before.backend, after.backend
     changes = tuple(
-        _change(old[key], new[key], before.backend, after.backend, trusted=same)
-        for key in old
-        if key in new
+        _change(old[key], new[key], names, trusted=same, level=CHANCE / len(both)) for key in both
     )
+    rows = [row for key in both for row in (old[key], new[key])]
     return Comparison(
         changes,
         tuple(" | ".join(key) for key in old if key not in new),
         tuple(" | ".join(key) for key in new if key not in old),
-        tuple(_notes(before, after, trusted=same)),
+        (*_notes(before, after, trusted=same), *_few(rows, CHANCE / max(len(both), 1))),
     )
 
 
@@ -129,20 +126,36 @@ def _notes(before: Run, after: Run, *, trusted: bool) -> list[str]:
     return said
 
 
-def _change(before: Row, after: Row, old: str, new: str, *, trusted: bool) -> Change:
-    peers = [n for n in before.timings if trusted and n not in (old, new) and n in after.timings]
+def _few(rows: Sequence[Row], level: float) -> list[str]:
+    """Say which processes are too few for any verdict."""
+    counts = sorted({max(1, len(row.processes)) for row in rows})
+    need = next(n for n in range(2, 100) if 2 / comb(2 * n, n) <= level)
+    if not counts or counts[0] >= need:
+        return []
+    seen = " or ".join(map(str, counts))
+    told = f"it takes {need} in each run to tell {len(rows) // 2} rows apart"
+    return [f"processes of a row: {seen}; {told}"]
+
+
+def _change(
+    before: Row, after: Row, names: tuple[str, str], *, trusted: bool, level: float
+) -> Change:
+    old, new = names
+    peers = [n for n in before.timings if trusted and n not in names and n in after.timings]
     shared = tuple(n for n in peers if _whole(before, old, n) and _whole(after, new, n))
-    first, second = _logs(before, old, shared), _logs(after, new, shared)
-    apart = median(second) - median(first)
-    few = min(len(first), len(second)) < FEWEST
-    band = max(log(1 + FLOOR), ERRORS * sqrt(_error(first) ** 2 + _error(second) ** 2))
-    if few or (abs(apart) <= band and band >= log(1 + PLANTED)):
-        verdict = "unclear"
-    elif apart > band:
+    beside = [
+        tuple(map(exp, shift(figures(before, old, peer), figures(after, new, peer), level)))
+        for peer in shared or (None,)
+    ]
+    ratios, lows, highs = zip(*beside, strict=True)
+    if min(lows) > 1 and min(ratios) > 1 + FLOOR:
         verdict = "slower"
+    elif max(highs) < 1 and max(ratios) < 1 / (1 + FLOOR):
+        verdict = "faster"
     else:
-        verdict = "faster" if apart < -band else "same"
-    return Change(before.key, exp(apart), exp(band), shared, verdict)
+        verdict = "unclear" if max(highs) >= 1 + PLANTED else "same"
+    least = min(ratios, key=lambda ratio: abs(log(ratio)))
+    return Change(before.key, least, min(lows), max(highs), shared, verdict)
 
 
 def _whole(row: Row, ours: str, peer: str) -> bool:
@@ -150,34 +163,78 @@ def _whole(row: Row, ours: str, peer: str) -> bool:
     return len(row.timings[ours].samples) == len(row.timings[peer].samples)
 
 
-def _logs(row: Row, ours: str, peers: Sequence[str]) -> list[float]:
-    """Return the logarithm of the time of every turn, over the peers' mean of the same turn."""
-    own = [log(t) for t in row.timings[ours].samples]
-    if not peers:
-        return own
-    theirs = zip(*(row.timings[n].samples for n in peers), strict=True)
-    return [t - fmean(map(log, turn)) for t, turn in zip(own, theirs, strict=True)]
+def figures(row: Row, ours: str, peer: str | None) -> list[float]:
+    """Return one figure for each process, the median of its turns.
 
+    Args:
+        row: A pass of a row.
+        ours: The backend.
+        peer: Who it is held to, if to anybody.
 
-def _error(logs: Sequence[float]) -> float:
-    """Return the standard error of a median, from the quartiles, which outliers do not move.
-
-    Turns of a machine that wanders during a run are no independent witnesses: the error
-    grows with how much a turn resembles the one before.
+    Returns:
+        The logarithm of its time, over the peer's in the same turn.
     """
-    if len(logs) < FEWEST:
-        return 0.0
-    low, _, high = quantiles(logs, n=4)
-    alike = min(max(_resemblance(logs), 0.0), MOST_ALIKE)
-    return _OF_IQR * (high - low) / sqrt(len(logs)) * sqrt((1 + alike) / (1 - alike))
+    own = [[log(t) for t in part] for part in row.parts(ours)]
+    if peer is None:
+        return [median(turns) for turns in own]
+    theirs = [[log(t) for t in part] for part in row.parts(peer)]
+    parts = zip(own, theirs, strict=True)
+    return [median(t - p for t, p in zip(*part, strict=True)) for part in parts]
 
 
-def _resemblance(logs: Sequence[float]) -> float:
-    """Return the correlation of a turn's rank with that of the turn before."""
-    order = sorted(range(len(logs)), key=lambda n: logs[n])
-    rank = {turn: place for place, turn in enumerate(order)}
-    ranks = [float(rank[n]) for n in range(len(logs))]
-    return correlation(ranks[1:], ranks[:-1])
+def shift(
+    first: Sequence[float], second: Sequence[float], level: float
+) -> tuple[float, float, float]:
+    """Return by how much two samples differ, with an interval of Mann and Whitney's test.
+
+    The estimate is Hodges and Lehmann's: the median of all differences of one of the second
+    and one of the first. The interval leaves out so many differences at both ends that, if
+    the samples are of one distribution, of whatever form, it misses zero at most as often as
+    the level says.
+
+    Args:
+        first: One sample.
+        second: The other.
+        level: How often the interval may miss.
+
+    Returns:
+        The estimate and both ends; those are infinite where the samples are too small.
+
+    Example:
+        >>> shift([0.0, 0.1, 0.2, 0.3], [1.0, 1.1, 1.2, 1.3], 0.03)
+        (1.0, 0.7, 1.3)
+        >>> shift([0.0], [1.0], 0.03)
+        (1.0, -inf, inf)
+    """
+    apart = sorted(y - x for x in first for y in second)
+    left = len([n for n in accumulate(orders(len(first), len(second))) if
+                2 * n <= level * comb(len(first) + len(second), len(first))])  # fmt: skip
+    if left == 0:
+        return median(apart), -inf, inf
+    return median(apart), apart[left - 1], apart[-left]
+
+
+def orders(m: int, n: int) -> list[int]:
+    """Count the orders of two samples in which so many pairs are the wrong way round.
+
+    Args:
+        m: Size of one sample.
+        n: Size of the other.
+
+    Returns:
+        The coefficients of the Gaussian binomial: how many orders have 0, 1, ... m n such pairs.
+
+    Example:
+        >>> orders(2, 2)
+        [1, 1, 2, 1, 1]
+    """
+    found = [1] + [0] * (m * n)
+    for k in range(1, n + 1):
+        for u in range(m * n, m + k - 1, -1):
+            found[u] -= found[u - m - k]
+        for u in range(k, m * n + 1):
+            found[u] += found[u - k]
+    return found
 
 
 def table(found: Comparison) -> str:
@@ -187,7 +244,7 @@ def table(found: Comparison) -> str:
         held = f", beside {', '.join(change.beside)}" if change.beside else ", beside nobody"
         lines.append(
             f"{change.verdict:<8}{change.ratio:6.3f}x of the time"
-            f" (band {1 / change.band:.3f} to {change.band:.3f}{held})"
+            f" ({change.low:.3f} to {change.high:.3f}{held})"
             f"  {' | '.join(change.key)}"
         )
     lines += [f"gone    {key}" for key in found.gone] + [f"new     {key}" for key in found.new]

@@ -64,6 +64,9 @@ class Processor:
         """Return the bytes of the host that a call takes."""
         return machine.peak(run)
 
+    def release(self) -> None:
+        """Nothing is kept."""
+
     def overhead(self, backend: Backend) -> dict[str, tuple[float, ...]]:
         """Time what surrounds a backend's calls."""
         return overhead.calls(backend)

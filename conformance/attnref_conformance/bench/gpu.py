@@ -115,6 +115,10 @@ class Gpu:
         torch.cuda.synchronize()
         return int(torch.cuda.max_memory_allocated()) - before
 
+    def release(self) -> None:
+        """Let other processes have what torch's allocator keeps."""
+        torch.cuda.empty_cache()
+
     def ceilings(self, elements: int = 2**30, side: int = 8192) -> dict[str, float]:
         """Measure a large copy and a large product in bfloat16.
 

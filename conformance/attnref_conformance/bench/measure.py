@@ -41,9 +41,11 @@ class Machine(Protocol):
     """What rows are run on: a processor or a GPU.
 
     Attributes:
+        name: `"cpu"` or `"cuda"`.
         peers: Everybody who may be installed.
     """
 
+    name: str
     peers: Sequence[Peer]
 
     def sets(self, w: AnyWorkload) -> list[Given]:
@@ -63,6 +65,9 @@ class Machine(Protocol):
     def peak(self, run: Any) -> int | None:
         """Return the bytes that a call takes at most, beyond what was held before."""
 
+    def release(self) -> None:
+        """Give back what a row has left behind."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -73,12 +78,14 @@ class Plan:
         repeats: Turns of each row.
         seconds: For the turns of one pass of a row.
         passes: Which passes.
+        peaks: Whether memory is asked for, too.
     """
 
     peers: Sequence[str] | None = None
     repeats: int = REPEATS
     seconds: float = 60.0
     passes: Sequence[str] = PASSES
+    peaks: bool = True
 
 
 def measure(
@@ -174,6 +181,8 @@ class _Measurement:
         return taken if passes == "forward" else [way.record(x)[2] for x in taken]
 
     def _peak(self, name: str, way: Passes, passes: str) -> int | None:
+        if not self.plan.peaks:
+            return None
         first = self._take(name, way)[0]
         if passes == "forward":
             return self.machine.peak(lambda: way.forward(first))

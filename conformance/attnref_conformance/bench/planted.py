@@ -1,124 +1,224 @@
 """An experiment: a slowdown of 20 % is called out, and two runs of the same code are not.
 
-    python -m attnref_conformance.bench.planted numpy --repeats 20
+    python -m attnref_conformance.bench.planted numpy --repeats 20 --json planted.json
 
-In each repeat the backend is measured twice as it is and once with a fifth of its own time
-added to every call. The comparison has to call the third slower, in any row, and the second in
-none; how many rows of the third it names is told beside. It belongs on a machine that does
-nothing else, and so not into any test.
+A run is what `attnref bench` measures: rows in fresh processes. Each of these measures its rows
+once as they are and once with a fifth of their own time added to every call. A repeat compares
+a run with the one before: as it is, where no row may be called, and slowed, where one has to be;
+how many slowed rows it names is told beside. It belongs on a machine that does nothing else,
+and so not into any test.
 """
 
 import argparse
+import json
+import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, median, stdev
 from time import perf_counter
 from typing import Any
 
-from attnref import registry
-from attnref.backend import Backend
-from attnref_conformance.bench.compare import PLANTED, compare
-from attnref_conformance.bench.cpu import Processor
-from attnref_conformance.bench.measure import Plan, measure
-from attnref_conformance.bench.results import Run
+from attnref_conformance.bench import compare, machine
+from attnref_conformance.bench.command import PROCESSES
+from attnref_conformance.bench.measure import Plan
+from attnref_conformance.bench.processes import Fresh, Place, rows, together
+from attnref_conformance.bench.results import Row, Run
+from attnref_conformance.bench.slowed import Slower, SlowerOnGpu
 from attnref_conformance.bench.workloads import SIZES, AnyWorkload
 
 LONGEST = 1024
 """Keys, or tokens of a map, up to which a row is short enough to be measured so often."""
 
-
-class Slower:
-    """A backend that takes a fifth longer than another, and returns the same.
-
-    Args:
-        backend: The other, whose name it keeps.
-        share: Of each call's time, spent waiting on the clock.
-    """
-
-    def __init__(self, backend: Backend, share: float = PLANTED) -> None:
-        self._backend, self._share = backend, share
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def forward(self, problem: Any) -> Any:
-        """Run, and wait."""
-        return self._longer(self._backend.forward, problem)
-
-    def backward(self, *given: Any) -> Any:
-        """Run, and wait."""
-        return self._longer(self._backend.backward, *given)
-
-    def _longer(self, run: Any, *given: Any) -> Any:
-        start = perf_counter()
-        found = run(*given)
-        until = perf_counter() + self._share * (perf_counter() - start)
-        while perf_counter() < until:
-            pass
-        return found
+TURNS = 5
+"""Of each process, as a run has at least."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of the experiment.
+class Pair:
+    """One run, twice.
 
     Attributes:
-        called: In how many repeats the slowdown was called out.
-        quiet: In how many the same code was not called slower.
-        still: In how many the same code was not called faster either.
-        rows: The share of slowed rows that were named, over all repeats.
+        plain: As the backend is.
+        slowed: With a fifth added.
     """
 
-    called: int
-    quiet: int
-    still: int
-    rows: float
+    plain: Run
+    slowed: Run
 
 
-def experiment(backend: Backend, rows: Sequence[AnyWorkload], plan: Plan, repeats: int) -> Outcome:
-    """Repeat the experiment.
+def both(place: Place, w: AnyWorkload, plan: Plan) -> tuple[Row, Row]:
+    """Measure a row as it is and slowed, in one process."""
+    slow = SlowerOnGpu if place.machine.name == "cuda" else Slower
+    (plain,), (slowed,) = (
+        rows(place._replace(backend=backend), "planted", w, plan)
+        for backend in (place.backend, slow(place.backend))
+    )
+    return plain, slowed
 
-    Args:
-        backend: Whose rows.
-        rows: Which.
-        plan: How thoroughly.
-        repeats: How often.
+
+def measured(
+    backend: str, device: str, workloads: Sequence[AnyWorkload], plan: Plan, processes: int
+) -> Pair:
+    """Make a run: all processes begin together and then measure one after another.
+
+    Beginning takes longer than measuring, and what has begun only waits.
     """
-    machine, called, quiet, still, named = Processor(), 0, 0, 0, []
-    for _ in range(repeats):
-        first, second, slowed = (
-            _run(b, rows, machine, plan) for b in (backend, backend, Slower(backend))
-        )
-        same, planted = compare(first, second), compare(first, slowed)
-        called += bool(planted.slower)
-        quiet += not same.slower
-        still += all(c.verdict != "faster" for c in same.changes)
-        named.append(len(planted.slower) / len(planted.changes))
-    return Outcome(called, quiet, still, fmean(named))
+    parts: list[list[tuple[Row, Row]]] = [[] for _ in workloads]
+    with ExitStack() as stack:
+        there = [stack.enter_context(Fresh(backend, device)) for _ in range(processes)]
+        for process in there:
+            process.wait()
+        for process in there:
+            for found, w in zip(parts, workloads, strict=True):
+                found.append(process.run(both, w, plan))
+    plain, slowed = (
+        Run(backend, "", {}, {}, tuple(together([pair[n] for pair in row]) for row in parts))
+        for n in range(2)
+    )
+    return Pair(plain, slowed)
 
 
-def _run(backend: Any, rows: Sequence[AnyWorkload], machine: Processor, plan: Plan) -> Run:
-    found = (row for w in rows for row in measure("planted", w, machine, backend, plan))
-    return Run(backend.name, "laptop", {}, {}, tuple(found))
+@dataclass(frozen=True)
+class Repeat:
+    """One run, compared with the one before.
+
+    Attributes:
+        called: The slowed rows that were called slower.
+        missed: Those that were not.
+        slower: The unchanged rows that were.
+        faster: Those that were called faster.
+        ratios: Of the unchanged rows.
+        planted: Of the slowed ones.
+    """
+
+    called: tuple[str, ...]
+    missed: tuple[str, ...]
+    slower: tuple[str, ...]
+    faster: tuple[str, ...]
+    ratios: tuple[float, ...]
+    planted: tuple[float, ...]
+
+
+def repeat(before: Pair, after: Pair) -> Repeat:
+    """Compare a run with the one before, as it is and slowed."""
+    same = compare.compare(before.plain, after.plain).changes
+    slowed = compare.compare(before.plain, after.slowed).changes
+
+    def those(changes: Sequence[compare.Change], *verdicts: str) -> tuple[str, ...]:
+        return tuple(c.key[1] for c in changes if c.verdict in verdicts)
+
+    return Repeat(
+        those(slowed, "slower"), those(slowed, "faster", "same", "unclear"),
+        those(same, "slower"), those(same, "faster"),
+        tuple(c.ratio for c in same), tuple(c.ratio for c in slowed),
+    )  # fmt: skip
+
+
+def experiment(runs: Iterator[Pair]) -> Iterator[Repeat]:
+    """Compare each run with the one before."""
+    before = next(runs)
+    for after in runs:
+        yield repeat(before, after)
+        before = after
+
+
+def summary(found: Sequence[Repeat]) -> list[str]:
+    """Say what came of the experiment."""
+    n, rows_ = len(found), sum(len(r.ratios) for r in found)
+    return [
+        f"slowdown called out: {sum(bool(r.called) for r in found)} of {n} repeats",
+        f"same code not called slower: {sum(not r.slower for r in found)} of {n} repeats",
+        f"same code not called faster: {sum(not r.faster for r in found)} of {n} repeats",
+        f"slowed rows that were named: {sum(len(r.called) for r in found) / rows_:.0%}",
+        f"unchanged rows, ratio: {_spread([x for r in found for x in r.ratios])}",
+        f"slowed rows, ratio: {_spread([x for r in found for x in r.planted])}",
+    ]
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    return f"{min(ratios):.3f} to {max(ratios):.3f}, median {median(ratios):.3f}"
+
+
+def noise(runs: Sequence[Pair]) -> list[str]:
+    """Say how much each row differs from process to process, and from run to run, beside each."""
+    said = []
+    for n, row in enumerate(runs[0].plain.rows):
+        mine, *peers = row.timings
+        said.append(f"{row.name}: {1e3 * row.timings[mine].median:.3f} ms")
+        for peer in (None, *peers):
+            each = [compare.figures(run.plain.rows[n], mine, peer) for run in runs]
+            within = fmean(stdev(figures) for figures in each)
+            between = stdev(median(figures) for figures in each)
+            who = f"beside {peer}" if peer else "alone"
+            said.append(f"  processes {within:5.1%}  runs {between:5.1%}  {who}")
+    return said
+
+
+def _runs(said: argparse.Namespace, short: Sequence[AnyWorkload]) -> Iterator[Pair]:
+    """Make runs until there are enough, or no time for another."""
+    plan = Plan(said.peer, said.turns, passes=("forward",), peaks=False)
+    begun = perf_counter()
+    for n in range(said.repeats + 1):
+        start = perf_counter()
+        pair = measured(said.backend, said.device, short, plan, said.processes)
+        print(f"run {n}: {perf_counter() - start:.1f} s", flush=True)  # noqa: T201
+        yield pair
+        if perf_counter() - begun + 1.1 * (perf_counter() - start) > said.seconds:
+            return
+
+
+def kept(runs: Sequence[Pair], found: Sequence[Repeat]) -> dict[str, Any]:
+    """Return the experiment as data, with every turn."""
+
+    def turns(run: Run) -> dict[str, Any]:
+        return {r.name: {who: r.parts(who) for who in r.timings} for r in run.rows}
+
+    return {
+        "repeats": [asdict(r) for r in found],
+        "runs": [{"plain": turns(r.plain), "slowed": turns(r.slowed)} for r in runs],
+    }
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the experiment on short rows of the laptop's size."""
+    """Run the experiment on short rows of the device's size."""
     parser = argparse.ArgumentParser(prog="python -m attnref_conformance.bench.planted")
     parser.add_argument("backend")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--turns", type=int, default=30)
+    parser.add_argument("--processes", type=int, default=PROCESSES, help="of each run")
+    parser.add_argument("--turns", type=int, default=TURNS, help="of each process")
+    parser.add_argument("--peer", action="append", metavar="NAME", help="only this peer")
+    parser.add_argument("--row", action="append", metavar="TEXT", help="only rows like this")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="at most, all told")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every turn of every run")
     said = parser.parse_args(argv)
-    every = (w for tables in ("dense", "windows") for w in SIZES["laptop"].get(tables, ()))
-    short = [w for w in every if w.length <= LONGEST]
-    plan = Plan(repeats=said.turns, passes=("forward",))
-    found = experiment(registry.load(said.backend), short, plan, said.repeats)
-    named = ("slowdown called out", "same code not called slower", "same code not called faster")
-    for name, times in zip(named, (found.called, found.quiet, found.still), strict=True):
-        print(f"{name}: {times} of {said.repeats} repeats")  # noqa: T201
-    print(f"slowed rows that were named: {found.rows:.0%}")  # noqa: T201
-    return 0 if (found.called, found.quiet) == (said.repeats, said.repeats) else 1
+    for pin in machine.PINS:  # processes begin with what stands here
+        os.environ.pop(pin, None)
+    tables = SIZES["datacentre" if said.device == "cuda" else "laptop"]
+    short = [
+        w
+        for table in ("dense", "sweep", "windows")
+        for w in tables.get(table, ())
+        if w.length <= LONGEST and any(t.lower() in w.name.lower() for t in said.row or [""])
+    ]
+    runs: list[Pair] = []
+    found = [*experiment(_each(_runs(said, short), runs))]
+    if not found:
+        print("no two runs were made: give more --seconds")  # noqa: T201
+        return 2
+    print("\n".join([*noise(runs), *summary(found)]))  # noqa: T201
+    if said.json:
+        said.json.write_text(json.dumps(kept(runs, found)) + "\n", "utf-8")
+    return 0 if all(r.called and not r.slower for r in found) else 1
+
+
+def _each(runs: Iterator[Pair], kept: list[Pair]) -> Iterator[Pair]:
+    for run in runs:
+        kept.append(run)
+        yield run
 
 
 if __name__ == "__main__":

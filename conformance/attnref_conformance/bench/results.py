@@ -21,7 +21,7 @@ class Timing:
     """What one contender took for one pass of a row.
 
     Attributes:
-        samples: Seconds of every turn.
+        samples: Seconds of every turn, process after process.
         peak: Bytes of memory at most, beyond what was held before; `None` if nobody knows.
         used: The largest error over its limit, before timing and after.
     """
@@ -60,6 +60,7 @@ class Row:
         absent: Who did not run, and why.
         wrong: What was wrong with the backend's result; it was not timed.
         by_bytes: Whether its figure is GB/s.
+        processes: How many turns each process took; empty if they were those of one.
     """
 
     table: str
@@ -73,11 +74,20 @@ class Row:
     absent: Mapping[str, str] = field(default_factory=dict)
     wrong: str = ""
     by_bytes: bool = False
+    processes: tuple[int, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str]:
         """What tells it from the other rows of a run."""
         return self.table, self.name, self.passes
+
+    def parts(self, who: str) -> list[tuple[float, ...]]:
+        """Return the seconds of every turn, for each process."""
+        samples, found = self.timings[who].samples, []
+        for turns in self.processes or (len(samples),):
+            found.append(samples[:turns])
+            samples = samples[turns:]
+        return found
 
     def rate(self, who: str) -> float:
         """Return operations, or bytes, in a second."""
@@ -191,6 +201,7 @@ def _entries(run: Run) -> Iterator[dict[str, Any]]:
                 "of the ceiling": run.of_ceiling(row) if who == run.backend else None,
                 "peak bytes": timing.peak,
                 "error over limit": timing.used,
+                "medians of processes": [median(part) for part in row.parts(who)],
             }
             yield _entry(row.key, who, timing.samples, told)
     for name, samples in run.host.items():
@@ -230,6 +241,11 @@ def _run(found: dict[str, Any]) -> Run:
         else:
             timing = Timing(samples, told["peak bytes"], told["error over limit"])
             timings.setdefault(key, {})[told["contender"]] = timing
-    bare = (Row(**row) for row in found["attnref"]["rows"])
-    rows = tuple(Row(**{**vars(row), "timings": timings.get(row.key, {})}) for row in bare)
+    rows = tuple(_row(row, timings) for row in found["attnref"]["rows"])
     return Run(**{**said, "rows": rows, "host": host})
+
+
+def _row(said: dict[str, Any], timings: Mapping[tuple[str, str, str], Mapping[str, Timing]]) -> Row:
+    key = said["table"], said["name"], said["passes"]
+    turns = tuple(said.get("processes", ()))
+    return Row(**{**said, "processes": turns, "timings": timings.get(key, {})})

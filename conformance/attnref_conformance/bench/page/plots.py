@@ -11,7 +11,7 @@ from attnref_conformance.bench.page import told
 from attnref_conformance.bench.results import Row, Run
 
 WIDTH, HEIGHT = 420, 270
-LEFT, RIGHT, TOP, BOTTOM = 54, 24, 12, 38
+LEFT, RIGHT, TOP, BOTTOM = 66, 28, 12, 38
 COLOURS = 6
 
 
