@@ -234,7 +234,7 @@ def _share(difference: np.ndarray, limit: np.ndarray) -> np.ndarray:
 def _by_head(problem: Problem, x: np.ndarray) -> Float[np.ndarray, " H"]:
     """Return the largest number of every head; heads come last but one on maps, else second."""
     axis = x.ndim - 2 if isinstance(problem, WindowProblem) else 1
-    return np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1).max(axis=1, initial=0.0)
+    return np.moveaxis(x, axis, -1).max(axis=tuple(range(x.ndim - 1)), initial=0.0)
 
 
 def _largest(x: np.ndarray, y: np.ndarray) -> float:

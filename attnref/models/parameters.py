@@ -12,6 +12,7 @@ from math import log, prod
 
 import numpy as np
 
+from attnref import arrays
 from attnref.arrays import Array
 from attnref.models.configurations import (
     BERTConfig,
@@ -70,7 +71,7 @@ def initialise(
     Args:
         config: Of any model.
         rng: Where the numbers come from.
-        dtype: Of every array.
+        dtype: Of every array; `bfloat16` needs ml_dtypes.
 
     Returns:
         NumPy arrays by name. Matrices and kernels have a variance of one over the number
@@ -87,7 +88,7 @@ def initialise(
     listed = shapes(config)
     table = 0.02 if "tokens" in listed else 0.5
     return {
-        name: _draw(name, shape, table, rng).astype(dtype, copy=False)
+        name: _draw(name, shape, table, rng).astype(arrays.numpy_dtype(dtype), copy=False)
         for name, shape in listed.items()
     }
 
