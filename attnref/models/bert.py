@@ -127,6 +127,7 @@ def _block(
 
 def pooled(parameters: Parameters, states: Float[Array, "B S C"]) -> Float[Array, "B C"]:
     r"""Sum up a sentence from its first token: $\tanh(x_0 W^\top + b)$."""
+    _has(parameters, "pooler")
     if states.shape[1] == 0:
         raise InvalidProblem(
             "states has no tokens, and the first is read.", see="attnref.models.bert"
@@ -141,6 +142,17 @@ def words(
 
     $$\mathrm{norm}(\mathrm{gelu}(x W^\top + b))\, T^\top + c$$
     """
+    _has(parameters, "words")
     y = gelu(affine(parameters, "words.transform", states))
     y = layer_norm(parameters, "words.norm", y, config.epsilon)
     return y @ parameters["tokens"].swapaxes(0, 1) + parameters["words.bias"]
+
+
+def _has(parameters: Parameters, head: str) -> None:
+    """Refuse parameters without a head that a BERT need not have."""
+    if not any(name.startswith(f"{head}.") for name in parameters):
+        raise InvalidProblem(
+            f"the parameters have no {head}.",
+            see="attnref.models.bert",
+            hint=f"it belongs to BERTConfig({head}=True)",
+        )

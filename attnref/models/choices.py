@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import Field, fields
 from math import inf
 from numbers import Integral, Real
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from attnref.errors import InvalidProblem
 
@@ -28,6 +28,14 @@ def declared(config: Any) -> None:
             object.__setattr__(config, field.name, value)
         holds, rule = _rule(field)
         require(holds(value), f"{field.name} is {value!r}.", f"{field.name} is {rule}")
+
+
+def sides(image: object) -> Extent:
+    """Return height and width, or say that an image is not of them."""
+    image = tuple(image) if isinstance(image, list) else image
+    require(_sides(image), f"image is {image!r}.", "image is height and width, 1 or more")
+    height, width = cast("Extent", image)
+    return height, width
 
 
 def divides(part: str, n: int, whole: str, of: int) -> None:
@@ -52,7 +60,7 @@ def _rule(field: "Field[Any]") -> tuple[Callable[[Any], bool], str]:
         least = int(field.name not in MAY_BE_ZERO)
         return lambda n: _whole(n, least), f"a whole number, {least} or more"
     if kind == Extent:
-        return lambda x: _sizes(x) and len(x) == 2, "height and width, 1 or more"  # noqa: PLR2004
+        return _sides, "height and width, 1 or more"
     if get_origin(kind) is tuple:
         return _sizes, "a tuple of whole numbers, 1 or more"
     if get_origin(kind) is Literal:
@@ -63,6 +71,10 @@ def _rule(field: "Field[Any]") -> tuple[Callable[[Any], bool], str]:
     if kind is float:
         return lambda x: _real(x) and -inf <= x < inf, "a number, or minus infinity"
     return lambda x: isinstance(x, kind), f"a {kind.__name__}"
+
+
+def _sides(x: object) -> bool:
+    return _sizes(x) and len(x) == 2  # type: ignore[arg-type]  # noqa: PLR2004
 
 
 def _real(x: object) -> bool:

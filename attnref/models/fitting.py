@@ -89,6 +89,7 @@ def fits(config: Config, parameters: Parameters) -> None:
         ParameterMismatch: A name is missing, unexpected or misshapen.
         InvalidProblem: The arrays are of several libraries, or one is no array.
     """
+    mapped("parameters", parameters, "forward() takes config first, a model's page parameters")
     together(parameters)
     needed, given = _needed(config), {n: tuple(x.shape) for n, x in parameters.items()}
     if given != needed:
@@ -111,6 +112,16 @@ def differences(
         tuple(n for n in given if n not in needed),
         {n: (has, must) for n, (has, must) in pairs.items() if not same(has, must)},
     )
+
+
+def mapped(what: str, given: object, hint: str) -> None:
+    """Refuse what maps no names to arrays."""
+    if not isinstance(given, Mapping):
+        raise InvalidProblem(
+            f"{what} is a {type(given).__name__}; it must map names to arrays.",
+            see="attnref.models.fitting",
+            hint=hint,
+        )
 
 
 def together(named: Mapping[str, Array]) -> None:

@@ -140,7 +140,8 @@ def lengths(name: str, lens: Array | None, B: int, S: int) -> Int[np.ndarray, " 
 
 def image(x: Array, channels: int, parameters: Parameters) -> Extent:
     """Return the height and width of images `(B, height, width, channels)` for these parameters."""
-    if arrays.library(x) is None or x.ndim != 4 or x.shape[-1] != channels:  # noqa: PLR2004
+    image = arrays.library(x) is not None and x.ndim == 4 and 0 not in x.shape[1:]  # noqa: PLR2004
+    if not image or x.shape[-1] != channels:
         shape = tuple(x.shape) if arrays.library(x) else type(x).__name__
         raise InvalidProblem(
             f"images must be (B, height, width, {channels}), channels last.",

@@ -18,7 +18,7 @@ from attnref.arrays import Array
 from attnref.errors import AttnrefError, InvalidProblem
 from attnref.models.arithmetic import namespace
 from attnref.models.configurations import Config
-from attnref.models.fitting import SIZES, ParameterMismatch, differences, together
+from attnref.models.fitting import SIZES, ParameterMismatch, differences, mapped, together
 from attnref.models.names import Layout, Stored, layout
 from attnref.models.parameters import Shape, shapes
 
@@ -66,12 +66,7 @@ def load(
     """
     theirs = layout(config, source)
     given = _read(state) if isinstance(state, str | Path) else state
-    if not isinstance(given, Mapping):
-        raise InvalidProblem(
-            f"state is a {type(given).__name__}; it must map names to arrays.",
-            see="attnref.models.loading",
-            hint="of a torch module take module.state_dict()",
-        )
+    mapped("state", given, "of a torch module take module.state_dict()")
     spelled: dict[str, str] = {}
     for name in given:
         spelled.setdefault(_spell(name, theirs), name)

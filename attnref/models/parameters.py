@@ -14,6 +14,7 @@ import numpy as np
 
 from attnref import arrays
 from attnref.arrays import Array
+from attnref.errors import InvalidProblem
 from attnref.models.configurations import (
     BERTConfig,
     Config,
@@ -79,12 +80,21 @@ def initialise(
         standard deviation of 0.02, and of 0.5 where they are added to patches, which are
         not that small; Swin V2 multiplies its cosines by ten at first.
 
+    Raises:
+        InvalidProblem: `rng` is a seed, or anything else that draws no numbers.
+
     Example:
         >>> from attnref.models.presets import preset
         >>> small = initialise(preset("conv"), np.random.default_rng(0))
         >>> small["head.weight"].shape
         (1000, 512)
     """
+    if not hasattr(rng, "normal"):
+        raise InvalidProblem(
+            f"rng is {rng!r}.",
+            see="attnref.models.parameters",
+            hint="a generator: np.random.default_rng(0)",
+        )
     listed = shapes(config)
     table = 0.02 if "tokens" in listed else 0.5
     return {

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from attnref import arrays
 from attnref.arrays import Array
 from attnref.errors import InvalidProblem
-from attnref.models.choices import Extent, divides
+from attnref.models.choices import Extent, divides, sides
 from attnref.models.configurations import Config, ConvConfig, HybridConfig, SwinConfig, ViTConfig
 from attnref.models.fitting import fits
 from attnref.models.parameters import Parameters
@@ -89,10 +89,9 @@ def _resized_table(
 
 def _body_for(config: HybridConfig, image: Extent) -> ViTConfig:
     """Return the body that reads the stem's map of such an image."""
-    side = 2 ** len(config.stem)
-    for extent in image:
+    side, (height, width) = 2 ** len(config.stem), sides(image)
+    for extent in (height, width):
         divides("the stem's stride", side, "image", extent)
-    height, width = image
     return replace(config.body, image=(height // side, width // side))
 
 

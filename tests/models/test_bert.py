@@ -63,6 +63,17 @@ def test_heads_give_a_vector_and_words(p):
     np.testing.assert_allclose(bert.words(tensors, CONFIG, theirs).numpy(), words, atol=1e-12)
 
 
+def test_a_head_that_is_not_there_is_refused_by_its_name(p):
+    """BERT has a pooler and predicts words only where the configuration says so."""
+    states = bert.states(p, CONFIG, IDS, backend="numpy")
+    bare = {n: x for n, x in p.items() if not n.startswith(("pooler", "words"))}
+
+    with pytest.raises(InvalidProblem, match=r"have no pooler.\n.*\n  hint .*pooler=True"):
+        bert.pooled(bare, states)
+    with pytest.raises(InvalidProblem, match=r"have no words.\n.*\n  hint .*words=True"):
+        bert.words(bare, CONFIG, states)
+
+
 def test_a_sentence_without_tokens_has_no_first_state(p):
     """What a pooler would read is not there."""
     states = bert.states(p, CONFIG, IDS[:, :0], backend="numpy")

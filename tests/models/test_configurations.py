@@ -82,6 +82,12 @@ def test_parameters_are_drawn_by_what_they_are():
     assert all(np.array_equal(drawn[n], again[n]) for n in drawn)
 
 
+def test_a_seed_is_no_generator():
+    """The error says what is one."""
+    with pytest.raises(InvalidProblem, match=r"rng is 0.\n.*\n  hint .*default_rng\(0\)"):
+        initialise(GPT2Config(), 0)
+
+
 def test_a_head_may_be_left_out():
     """Without classes there is no head, in any model that classifies."""
     configs = [ViTConfig(classes=0), SwinConfig(classes=0), ConvConfig(classes=0)]

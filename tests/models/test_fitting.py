@@ -87,6 +87,14 @@ def test_every_way_into_a_model_is_guarded():
             way()
 
 
+def test_parameters_and_configuration_in_the_wrong_order_are_told_apart():
+    """A page takes parameters first, and `forward` the configuration."""
+    config = SMALL["gpt2"]
+
+    with pytest.raises(InvalidProblem, match="parameters is a GPT2Config; it must map names"):
+        gpt2.logits(config, parameters(config), [[1]])
+
+
 @pytest.mark.parametrize(
     ("odd", "fact"),
     [

@@ -151,8 +151,8 @@ def test_a_size_that_the_model_cannot_take_is_refused_with_its_numbers(name, fac
 
 @pytest.mark.parametrize(
     "image",
-    [np.zeros((1, 3, 8, 12)), np.zeros((8, 12, 3)), [[1.0]]],
-    ids=["channels first", "no batch", "a list"],
+    [np.zeros((1, 3, 8, 12)), np.zeros((8, 12, 3)), [[1.0]], np.zeros((1, 0, 8, 3))],
+    ids=["channels first", "no batch", "a list", "no pixels"],
 )
 @pytest.mark.parametrize(
     "name", [n for n, c in SMALL.items() if not isinstance(c, GPT2Config | BERTConfig)]

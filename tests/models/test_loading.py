@@ -200,6 +200,15 @@ def test_what_is_no_state_dict_is_refused_by_name(state, make, fact):
     assert fact == str(error.value).splitlines()[0]
 
 
+def test_files_of_other_dtypes_need_no_ml_dtypes(state, tmp_path, monkeypatch):
+    """It is asked for bfloat16 alone."""
+    save_file(state, tmp_path / "m.safetensors")
+    find = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda n: None if n == "ml_dtypes" else find(n))
+
+    assert load(GPT2, tmp_path / "m.safetensors", source="huggingface")
+
+
 def test_what_is_not_read_may_be_anything(state):
     """Optimisers and epochs may be ignored, whatever they are."""
     state["epoch"] = 3

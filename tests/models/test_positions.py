@@ -9,6 +9,7 @@ import torch
 
 from attnref.errors import InvalidProblem
 from attnref.models import ViTConfig, forward, resized, vit
+from attnref.models.choices import sides
 from attnref.models.positions import weights
 
 from .drawn import SMALL, parameters
@@ -131,6 +132,10 @@ def test_what_cannot_be_resized_is_refused():
     for image in ((-4, 8), (0, 0)):
         with pytest.raises(InvalidProblem, match=re.escape(f"image is {image}.")):
             resized(parameters(SMALL["vit"]), SMALL["vit"], image=image)
+    for image in ((-4, 8), (0, 0), (8.5, 8), (8,), 8):
+        with pytest.raises(InvalidProblem, match=re.escape(f"image is {image}.")):
+            sides(image)
+    assert (8, 12) == sides([8, 12])
     with pytest.raises(InvalidProblem, match="image 18 is not a multiple of the stem's stride 4"):
         resized(parameters(SMALL["hybrid"]), SMALL["hybrid"], image=(16, 18))
     with pytest.raises(InvalidProblem, match="image 10 is not a multiple of patch 4"):
