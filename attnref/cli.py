@@ -5,9 +5,11 @@ no argument out of account.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module, util
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,9 @@ _DTYPES = cli_calls.DTYPES
 
 USAGE = 2
 """The exit status of a command that was not understood."""
+
+CUT = 141
+"""The exit status where nobody reads on, as in `attnref models | head`: that of SIGPIPE."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,10 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().print_help(sys.stderr)
         return USAGE
     try:
-        return int(arguments.run(arguments))
+        status = int(arguments.run(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if "judge" in arguments:
+            raise  # Its workers have pipes of their own.
+        # What is left to write goes nowhere, else Python would complain of it at its end.
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return CUT
     except AttnrefError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         return USAGE
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,7 +96,7 @@ def _add_judge(parser: argparse.ArgumentParser, module: str, *needed: str) -> No
     if all(map(util.find_spec, needed)):
         command = import_module(module)
         command.add_arguments(parser)
-        parser.set_defaults(run=command.main)
+        parser.set_defaults(run=command.main, judge=True)
     else:
         parser.add_argument("words", nargs=argparse.REMAINDER)
         parser.set_defaults(run=_bench_missing if "pytest_benchmark" in needed else _judge_missing)

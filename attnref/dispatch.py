@@ -124,9 +124,8 @@ def choose(problem: Problem, *, requested: str | Backend | None = None) -> Chose
         UnsupportedError: Every reason against every backend considered.
     """
     log = _log.get()
-    _check(requested)
-    if requested is not None:
-        backend = registry.load(requested) if isinstance(requested, str) else requested
+    backend = asked_for(requested)
+    if backend is not None:
         reasons = against(backend, problem, named=True)
         if reasons:
             raise UnsupportedError(str(problem), {backend.name: reasons}, requested=backend.name)
@@ -141,6 +140,18 @@ def choose(problem: Problem, *, requested: str | Backend | None = None) -> Chose
     raise UnsupportedError(
         str(problem), refused, hint=f'{problem.operation}(..., backend="reference")'
     )
+
+
+def asked_for(requested: str | Backend | None) -> Backend | None:
+    """Return the backend that a call asks for by name or as an object, if it does.
+
+    Raises:
+        InvalidProblem: What was requested is neither a name nor a backend object.
+        UnknownBackend: No package registers the name.
+        BackendLoadError: The named backend's package cannot be imported.
+    """
+    _check(requested)
+    return registry.load(requested) if isinstance(requested, str) else requested
 
 
 def _check(requested: object) -> None:

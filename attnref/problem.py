@@ -111,7 +111,10 @@ class Problem:
         """Describe the call in one line: arrays first, then what it asks for."""
         x = getattr(self, self.main)
         shape = tuple(x.shape)
-        asks = "".join(f", {name}" for name in sorted(self.features))
+        # To look back and never ahead is a window like any other, and has a name.
+        causal = getattr(self, "window", None) == (None, 0)
+        named = {"causal" if causal and n == "window" else n for n in self.features}
+        asks = "".join(f", {name}" for name in sorted(named))
         return f"{self.operation}: {self.main} {self.dtype} {shape} {self.device}{asks}"
 
 

@@ -1,6 +1,9 @@
 """The command line: what it prints, and the status that it returns."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -147,7 +150,7 @@ def test_explain_says_who_runs_a_call_and_why(
     """The call, then every backend in the order of preference."""
     out, _ = said("explain attention --q 1,2,8,16 --causal", capsys)
     first, *rest = out.splitlines()
-    assert "attention: q float32 (1, 2, 8, 16) cpu, window" == first
+    assert "attention: q float32 (1, 2, 8, 16) cpu, causal" == first
     answers = dict(line.split(maxsplit=1) for line in rest)
     assert "runs" == answers["numpy"]
     assert "could run" == answers["reference"]
@@ -328,3 +331,38 @@ def test_the_words_are_those_of_the_process(
     monkeypatch.setattr("sys.argv", ["attnref", "explain", "attention", "--q", "1,2,8,16"])
     assert 0 == cli.main()
     assert capsys.readouterr().out.startswith("attention: q float32")
+
+
+def test_a_reader_who_has_read_enough_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipe is closed, the status is that of SIGPIPE, and nothing is left to write."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert 141 == cli.CUT == cli.main(["models"])
+
+
+def test_a_pipe_that_breaks_in_the_judge_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be that of a worker that died."""
+
+    def broken(_: object) -> int:
+        raise BrokenPipeError("a worker's")
+
+    monkeypatch.setattr("attnref_conformance.command.main", broken)
+    with pytest.raises(BrokenPipeError, match="a worker's"):
+        cli.main(["conform", "numpy"])
+
+
+@pytest.mark.parametrize("command", ["models", "cost swin-tiny", "cost --list"])
+def test_a_process_ends_without_a_word_where_nobody_reads(command: str) -> None:
+    """As in `attnref models | head`."""
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-c", "import sys, attnref.cli as c; sys.exit(c.main(sys.argv[1:]))"]
+
+    ended = subprocess.run(
+        [*words, *command.split()], stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+
+    assert (141, b"") == (ended.returncode, ended.stderr)

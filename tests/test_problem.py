@@ -145,7 +145,7 @@ def test_features_are_what_a_call_asks_for(make: Any, expected: set[str]) -> Non
 def test_a_call_is_described_in_one_line() -> None:
     """Operation, main array, device, then what it asks for."""
     problem = normalize.attention(Q, K, V, causal=True, q_offset=1)
-    assert "attention: q float16 (2, 4, 3, 5) cpu, grouped heads, window" == str(problem)
+    assert "attention: q float16 (2, 4, 3, 5) cpu, causal, grouped heads" == str(problem)
     assert "softmax: x float16 (2, 4, 3, 5) cpu" == str(normalize.softmax(Q))
 
 

@@ -61,7 +61,7 @@ def model(
         config: Of any model of `attnref.models`.
         batch: Images or texts.
         image: Height and width, or one number for both; default: the configuration's. A
-            position table keeps its size.
+            position table grows with the image (`attnref.models.resized`).
         tokens: Of each text; default: as many as there are positions left.
         cached: Tokens before these, whose keys and values are kept: for GPT-2 alone.
 
@@ -99,10 +99,16 @@ def _text(
     if cached and isinstance(c, BERTConfig):
         raise InvalidProblem(f"cached is {cached}, and {name} sees every token at once.")
     tokens = c.positions - cached if tokens is None else tokens
-    if tokens < 1 or cached < 0 or tokens + cached > c.positions:
+    if cached < 0 or cached >= c.positions:
         raise InvalidProblem(
-            f"{tokens} tokens after {cached} do not fit into {c.positions} positions.",
-            hint="tokens is at least 1, cached at least 0",
+            f"cached is {cached}, and {name} has {c.positions} positions.",
+            hint=f"cached is 0 to {c.positions - 1}: one position is left for what is computed",
+        )
+    if not 1 <= tokens <= c.positions - cached:
+        behind = f" after {cached} cached ones" if cached else ""
+        raise InvalidProblem(
+            f"tokens is {tokens}{behind}, and {name} has {c.positions} positions.",
+            hint=f"tokens is 1 to {c.positions - cached}; a longer context needs a larger table",
         )
     return Given(batch, tokens=tokens, cached=cached)
 

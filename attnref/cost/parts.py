@@ -118,7 +118,7 @@ def _(c: ViTConfig, given: Given) -> Parts:
     rows = B * S
     if c.class_token:
         yield "embeddings", Embedding(rows=B, entries=1, columns=C)
-    yield from _added(rows, prod(c.grid) + c.class_token, C)
+    yield from _added(rows, S, C)
     attend = _heads(B, c.heads, S, S, C)
     for _ in range(c.layers):
         yield from _vit_block(c, rows, attend)

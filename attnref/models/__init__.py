@@ -17,8 +17,9 @@ from attnref.models.configurations import (
     SwinV2Config,
     ViTConfig,
 )
+from attnref.models.fitting import ParameterMismatch
 from attnref.models.forward import forward
-from attnref.models.loading import ParameterMismatch, load
+from attnref.models.loading import load
 from attnref.models.parameters import count, initialise, shapes
 from attnref.models.positions import resized
 from attnref.models.presets import MINIATURES, PRESETS, preset

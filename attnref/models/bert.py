@@ -20,10 +20,12 @@ import attnref
 from attnref import arrays
 from attnref.arrays import Array
 from attnref.backend import Backend
+from attnref.errors import InvalidProblem
 from attnref.models import inputs
 from attnref.models.arithmetic import gelu, namespace
 from attnref.models.blocks import affine, before_tokens, join_heads, layer_norm, project
 from attnref.models.configurations import BERTConfig
+from attnref.models.fitting import fits
 from attnref.models.parameters import Parameters
 
 
@@ -41,7 +43,7 @@ def states(
     Args:
         parameters: As `shapes(config)` lists them.
         config: The model.
-        ids: Token ids `(B, S)`; past a sentence's length any.
+        ids: Token ids `(B, S)`; past a sentence's length any that the table has.
         lens: How many tokens each sentence has `(B,)`; by default all.
         segments: Which kind of sentence each token is of `(B, S)`; by default the first.
         backend: Who computes attention, as in `attnref.attention`.
@@ -51,6 +53,7 @@ def states(
 
     Raises:
         InvalidProblem: An id is in no table, or a sentence longer than the positions.
+        ParameterMismatch: The parameters are not those of the configuration.
 
     Example:
         >>> import numpy as np
@@ -61,6 +64,7 @@ def states(
         >>> bert.states(parameters, config, ids, lens=np.array([3, 1]), backend="numpy").shape
         (2, 3, 8)
     """
+    fits(config, parameters)
     x = embed(parameters, config, ids, segments=segments)
     known = inputs.lengths("lens", lens, *x.shape[:2])
     return encode(parameters, config, x, known, backend=backend)
@@ -79,6 +83,12 @@ def embed(
     inputs.context(known.shape[1], config.positions)
     kinds = np.zeros_like(known) if segments is None else segments
     kinds = inputs.tokens("segments", kinds, config.segments)
+    if kinds.shape != known.shape:
+        raise InvalidProblem(
+            f"segments is {kinds.shape}, and ids is {known.shape}.",
+            see="attnref.models.bert",
+            hint="one segment for every token",
+        )
     x = p["tokens"][known] + p["positions"][: known.shape[1]] + p["segments"][kinds]
     return layer_norm(p, "norm", x, config.epsilon)
 
@@ -117,6 +127,11 @@ def _block(
 
 def pooled(parameters: Parameters, states: Float[Array, "B S C"]) -> Float[Array, "B C"]:
     r"""Sum up a sentence from its first token: $\tanh(x_0 W^\top + b)$."""
+    _has(parameters, "pooler")
+    if states.shape[1] == 0:
+        raise InvalidProblem(
+            "states has no tokens, and the first is read.", see="attnref.models.bert"
+        )
     return namespace(states).tanh(affine(parameters, "pooler", states[:, 0]))
 
 
@@ -127,6 +142,17 @@ def words(
 
     $$\mathrm{norm}(\mathrm{gelu}(x W^\top + b))\, T^\top + c$$
     """
+    _has(parameters, "words")
     y = gelu(affine(parameters, "words.transform", states))
     y = layer_norm(parameters, "words.norm", y, config.epsilon)
     return y @ parameters["tokens"].swapaxes(0, 1) + parameters["words.bias"]
+
+
+def _has(parameters: Parameters, head: str) -> None:
+    """Refuse parameters without a head that a BERT need not have."""
+    if not any(name.startswith(f"{head}.") for name in parameters):
+        raise InvalidProblem(
+            f"the parameters have no {head}.",
+            see="attnref.models.bert",
+            hint=f"it belongs to BERTConfig({head}=True)",
+        )

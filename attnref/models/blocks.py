@@ -51,7 +51,8 @@ def project(p: Parameters, name: str, x: Float[Array, "*rest C"], heads: int) ->
 
 def split_heads(qkv: Float[Array, "*rest C3"], heads: int) -> Heads:
     """View a projection as queries, keys and values of every head."""
-    qkv = qkv.reshape(*qkv.shape[:-1], 3, heads, -1)
+    *rest, C3 = qkv.shape
+    qkv = qkv.reshape(*rest, 3, heads, C3 // (3 * heads))
     return Heads(qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :])
 
 
@@ -65,7 +66,8 @@ def join_heads(p: Parameters, name: str, x: Float[Array, "*rest H D"]) -> Float[
 
     $$y = [o_1, \dots, o_H]\, W_o^\top + b_o$$
     """
-    return affine(p, f"{name}.output", x.reshape(*x.shape[:-2], -1))
+    *rest, H, D = x.shape
+    return affine(p, f"{name}.output", x.reshape(*rest, H * D))
 
 
 def layer_norm(
@@ -99,7 +101,7 @@ def patches(p: Parameters, image: Float[Array, "B height width I"]) -> Float[Arr
     C, channels, P, _ = kernel.shape
     B, rows, columns, _ = image.shape
     x = image.reshape(B, rows // P, P, columns // P, P, channels).swapaxes(2, 3)
-    x = namespace(x).moveaxis(x, -1, 3).reshape(B, rows // P, columns // P, -1)
+    x = namespace(x).moveaxis(x, -1, 3).reshape(B, rows // P, columns // P, channels * P * P)
     return add_bias(p, "patches", x @ kernel.reshape(C, -1).swapaxes(0, 1))
 
 

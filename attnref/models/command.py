@@ -28,15 +28,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run it with random weights on both (names, or module:object) and say where they "
         "part; without a name, a small model of every kind",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the weights; default: 0")
+    parser.add_argument(
+        "--seed", type=_seed, metavar="N", help="of the weights that are compared with; default: 0"
+    )
     parser.add_argument("--device", help="compare on torch tensors there, e.g. cuda")
     parser.set_defaults(run=main)
+
+
+def _seed(text: str) -> int:
+    """Read a number that begins a generator: none is negative."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; write a whole number, 0 or more")
+    return int(text)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the models, or one of them, or where backends part."""
     if arguments.compare:
         return _compare(arguments)
+    if arguments.seed is not None or arguments.device is not None:
+        raise AttnrefError("--seed and --device are of a comparison: --compare BACKEND BACKEND")
     print(listing() if arguments.name is None else parameter_table(preset(arguments.name)))  # noqa: T201
     return 0
 
@@ -48,7 +59,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     """
     resolve = import_module("attnref_conformance.suite").resolve
     a, b = (resolve(name) for name in arguments.compare)
-    how = {"seed": arguments.seed, "device": arguments.device}
+    how = {"seed": arguments.seed or 0, "device": arguments.device}
     if arguments.name is not None:
         found = compare_at_random(preset(arguments.name), a, b, **how)
         print(found)  # noqa: T201

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from attnref import arrays, dispatch, registry
 from attnref.arrays import Array
 from attnref.backend import Backend, Reason
+from attnref.errors import InvalidProblem
 from attnref.models.configurations import Config
 from attnref.models.forward import forward
 from attnref.models.parameters import Parameters
@@ -132,6 +133,7 @@ def compare(
 
     Raises:
         UnsupportedError: One of the backends cannot run the model's calls.
+        InvalidProblem: What stands for a backend is none, or as in `forward`.
 
     Example:
         >>> import numpy as np
@@ -164,7 +166,10 @@ class _Recorder:
     library = "any"
 
     def __init__(self, backend: str | Backend) -> None:
-        self._backend = registry.load(backend) if isinstance(backend, str) else backend
+        found = dispatch.asked_for(backend)
+        if found is None:
+            raise InvalidProblem("a backend is None; two are compared.", hint='"numpy", "torch"')
+        self._backend = found
         self.name = self._backend.name
         self._calls: list[tuple[Problem, Array]] = []
 
@@ -234,7 +239,7 @@ def _share(difference: np.ndarray, limit: np.ndarray) -> np.ndarray:
 def _by_head(problem: Problem, x: np.ndarray) -> Float[np.ndarray, " H"]:
     """Return the largest number of every head; heads come last but one on maps, else second."""
     axis = x.ndim - 2 if isinstance(problem, WindowProblem) else 1
-    return np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1).max(axis=1, initial=0.0)
+    return np.moveaxis(x, axis, -1).max(axis=tuple(range(x.ndim - 1)), initial=0.0)
 
 
 def _largest(x: np.ndarray, y: np.ndarray) -> float:

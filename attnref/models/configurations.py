@@ -9,23 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attnref.errors import InvalidProblem
-
-Extent = tuple[int, int]
-"""Height and width."""
-
-
-def _require(holds: bool, fact: str, hint: str) -> None:
-    if not holds:
-        raise InvalidProblem(fact, see="attnref.models.configurations", hint=hint)
-
-
-def _divides(part: str, n: int, whole: str, of: int) -> None:
-    """Refuse a number of parts that leaves a rest."""
-    _require(
-        n > 0 and of % n == 0,
-        f"{whole} {of} is not a multiple of {part} {n}.",
-        f"choose {part} among the divisors of {whole}",
-    )
+from attnref.models.choices import Extent, declared, divides, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +35,8 @@ class GPT2Config:
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        _divides("heads", self.heads, "width", self.width)
+        declared(self)
+        divides("heads", self.heads, "width", self.width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +68,8 @@ class BERTConfig:
     words: bool = False
 
     def __post_init__(self) -> None:
-        _divides("heads", self.heads, "width", self.width)
+        declared(self)
+        divides("heads", self.heads, "width", self.width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +114,11 @@ class ViTConfig:
     norm_bias: bool = True
 
     def __post_init__(self) -> None:
-        _divides("heads", self.heads, "width", self.width)
+        declared(self)
+        divides("heads", self.heads, "width", self.width)
         for extent in self.image:
-            _divides("patch", self.patch, "image", extent)
-        _require(
+            divides("patch", self.patch, "image", extent)
+        require(
             self.class_token or self.pool == "mean",
             f"pool is {self.pool!r} and class_token is {self.class_token}.",
             "pool='mean' needs no class token; pool='class' classifies it",
@@ -174,13 +161,14 @@ class SwinConfig:
     wrap_bias: float = -100.0
 
     def __post_init__(self) -> None:
-        _require(
+        declared(self)
+        require(
             0 < len(self.depths) == len(self.heads),
             f"there are {len(self.depths)} depths and {len(self.heads)} heads.",
             "give one of each for every stage",
         )
         for stage, heads in enumerate(self.heads):
-            _divides(f"heads[{stage}]", heads, "width", self.stage_width(stage))
+            divides(f"heads[{stage}]", heads, "width", self.stage_width(stage))
         self.maps(self.image)
 
     def stage_width(self, stage: int) -> int:
@@ -245,7 +233,8 @@ class HybridConfig:
     epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
-        _require(
+        declared(self)
+        require(
             len(self.stem) > 0 and self.body.channels == self.stem[-1],
             f"the stem ends in {self.stem[-1:]} channels, and the body takes {self.body.channels}.",
             "body.channels is the stem's last number",
@@ -281,11 +270,8 @@ class ConvConfig:
     epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
-        _require(
-            len(self.widths) > 0 and self.depth > 0,
-            f"there are {len(self.widths)} stages of {self.depth} convolutions.",
-            "give at least one of each",
-        )
+        declared(self)
+        require(len(self.widths) > 0, "widths is ().", "give the channels of at least one stage")
 
 
 Config = GPT2Config | BERTConfig | ViTConfig | SwinConfig | HybridConfig | ConvConfig

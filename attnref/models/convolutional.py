@@ -30,6 +30,7 @@ from attnref.models.blocks import (
     layer_norm,
 )
 from attnref.models.configurations import ConvConfig, HybridConfig
+from attnref.models.fitting import fits
 from attnref.models.parameters import Parameters
 
 Map = Float[Array, "B h w C"]
@@ -55,6 +56,7 @@ def hybrid_logits(
 
     Raises:
         InvalidProblem: The image is of another size.
+        ParameterMismatch: The parameters are not those of the configuration.
 
     Example:
         >>> import numpy as np
@@ -67,13 +69,14 @@ def hybrid_logits(
         >>> convolutional.hybrid_logits(parameters, config, pixels, backend="numpy").shape
         (1, 1000)
     """
-    size = inputs.image(image, config.channels)
+    fits(config, parameters)
+    size = inputs.image(image, config.channels, parameters)
     if size != config.image:
         raise InvalidProblem(
             f"the image is {size[0]}x{size[1]}, and the model is for "
             f"{config.image[0]}x{config.image[1]}.",
             see="attnref.models.convolutional",
-            hint="another size needs another position table: see resized() and config.body",
+            hint="resized(parameters, config, image=(height, width)) makes another table",
         )
     x = image
     for n in range(len(config.stem)):
@@ -101,6 +104,7 @@ def logits(
 
     Raises:
         InvalidProblem: The images have other channels.
+        ParameterMismatch: The parameters are not those of the configuration.
 
     Example:
         >>> import numpy as np
@@ -110,7 +114,8 @@ def logits(
         >>> convolutional.logits(parameters, config, np.ones((1, 9, 7, 3), np.float32)).shape
         (1, 1000)
     """
-    inputs.image(image, config.channels)
+    fits(config, parameters)
+    inputs.image(image, config.channels, parameters)
     x = image
     for s in range(len(config.widths)):
         for n in range(config.depth):

@@ -3,6 +3,7 @@
 from functools import singledispatch
 from typing import Any
 
+from attnref import dispatch
 from attnref.arrays import Array
 from attnref.backend import Backend
 from attnref.models import bert, convolutional, gpt2, swin, vit
@@ -39,6 +40,7 @@ def forward(
 
     Raises:
         InvalidProblem: The model cannot take these inputs.
+        ParameterMismatch: The parameters are not those of the configuration.
 
     Example:
         >>> import numpy as np
@@ -82,5 +84,7 @@ def _(config: HybridConfig, p: Parameters, x: Array, backend: str | Backend | No
 
 
 @_forward.register
-def _(config: ConvConfig, p: Parameters, x: Array, _: str | Backend | None) -> Array:
+def _(config: ConvConfig, p: Parameters, x: Array, backend: str | Backend | None) -> Array:
+    # Nobody computes attention here, and a name that nobody has is a mistake all the same.
+    dispatch.asked_for(backend)
     return convolutional.logits(p, config, x)

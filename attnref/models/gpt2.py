@@ -14,7 +14,7 @@ true when the context grows: keys and values are kept, and only new tokens are c
 Source: A. Radford et al., "Language models are unsupervised multitask learners", 2019.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +25,6 @@ import attnref
 from attnref import arrays
 from attnref.arrays import Array
 from attnref.backend import Backend
-from attnref.errors import InvalidProblem
 from attnref.models import inputs
 from attnref.models.arithmetic import gelu_tanh, namespace
 from attnref.models.blocks import (
@@ -37,6 +36,7 @@ from attnref.models.blocks import (
     project,
 )
 from attnref.models.configurations import GPT2Config
+from attnref.models.fitting import fits
 from attnref.models.parameters import Parameters
 
 Attend = Callable[[int, Heads], Float[Array, "B S H D"]]
@@ -63,6 +63,7 @@ def logits(
 
     Raises:
         InvalidProblem: An id is in no table, or the context longer than the positions.
+        ParameterMismatch: The parameters are not those of the configuration.
 
     Example:
         >>> import numpy as np
@@ -77,6 +78,7 @@ def logits(
         q, k, v = map(before_tokens, x)
         return before_tokens(attnref.attention(q, k, v, causal=True, backend=backend))
 
+    fits(config, parameters)
     known = inputs.tokens("ids", ids, config.vocabulary)
     inputs.context(known.shape[1], config.positions)
     return _forward(parameters, config, known, np.arange(known.shape[1]), attend)
@@ -157,7 +159,8 @@ def extend(
         A named `(logits, cache)`; logits past a row's length are arbitrary.
 
     Raises:
-        InvalidProblem: As in `logits`, or the cache is of another batch.
+        InvalidProblem: As in `logits`, or the cache is of another batch or model.
+        ParameterMismatch: The parameters are not those of the configuration.
 
     Example:
         >>> import numpy as np
@@ -168,23 +171,19 @@ def extend(
         >>> gpt2.extend(parameters, config, [[4]], first.cache, backend="numpy").cache.lens
         array([4])
     """
+    fits(config, parameters)
     known = inputs.tokens("ids", ids, config.vocabulary)
     B, S = known.shape
     new = inputs.lengths("lens", lens, B, S)
-    before = np.zeros(B, np.int64) if cache is None or cache.lens is None else cache.lens
-    if len(before) != B:
-        raise InvalidProblem(
-            f"ids has {B} rows, and the cache is of {len(before)} contexts.",
-            see="attnref.models.gpt2",
-            hint="one row of new tokens for every context",
-        )
+    cache = cache or Cache()
+    before = inputs.kept(cache.layers, cache.lens, B, config, parameters)
     after = before + new
     inputs.context(int(after.max(initial=0)), config.positions)
     grown: list[tuple[Array, Array]] = []
 
     def attend(n: int, x: Heads) -> Float[Array, "B S H D"]:
         """Put keys and values where they belong; the last query stands at the last key."""
-        old = cache.layers[n] if cache and cache.layers else (x.k[:, :0], x.v[:, :0])
+        old = cache.layers[n] if cache.layers else (x.k[:, :0], x.v[:, :0])
         pair = (_behind(old[0], x.k, before, after), _behind(old[1], x.v, before, after))
         grown.append(pair)
         q, k, v = map(before_tokens, (x.q, *pair))
@@ -222,7 +221,7 @@ def _behind(
 def generate(
     parameters: Parameters,
     config: GPT2Config,
-    prompts: Sequence[Sequence[int]],
+    prompts: Iterable[Sequence[int] | Array],
     *,
     steps: int,
     temperature: float = 0.0,
@@ -234,17 +233,19 @@ def generate(
     Args:
         parameters: As `shapes(config)` lists them.
         config: The model.
-        prompts: Token ids, at least one each.
-        steps: How many tokens to add to each.
+        prompts: Token ids, at least one each: lists, or the rows of an array.
+        steps: How many tokens to add to each. The last of them is read by nobody, so that a
+            text may be longer than the position table by one.
         temperature: What logits are divided by before one is drawn; zero takes the largest.
         rng: Where chance comes from; needed with a temperature.
         backend: Who computes attention.
 
     Returns:
-        Every prompt with its continuation.
+        Every prompt with its continuation; of no prompts, nothing.
 
     Raises:
         InvalidProblem: As in `logits`; or a prompt is empty, or chance has no source.
+        ParameterMismatch: The parameters are not those of the configuration.
 
     Example:
         >>> import numpy as np
@@ -255,18 +256,13 @@ def generate(
         >>> [len(text) for text in texts]
         [5, 6]
     """
-    chance = temperature == 0 or (temperature > 0 and rng is not None)
-    if not prompts or min(map(len, prompts)) == 0 or not chance:
-        raise InvalidProblem(
-            f"there are prompts of {[len(p) for p in prompts]} tokens, temperature is "
-            f"{temperature} and rng is {rng}.",
-            see="attnref.models.gpt2",
-            hint="every prompt needs a token, and a temperature needs rng=np.random.default_rng(0)",
-        )
-    texts = [list(prompt) for prompt in prompts]
-    lens = np.array([len(text) for text in texts])
-    inputs.context(int(lens.max()) + steps, config.positions)
-    ids = np.zeros((len(texts), int(lens.max())), np.int64)
+    fits(config, parameters)
+    inputs.sampling(steps, temperature, rng)
+    texts = inputs.prompts(prompts, config.vocabulary)
+    lens = np.array([len(text) for text in texts], np.int64)
+    longest = int(lens.max(initial=0))
+    inputs.context(longest + max(int(steps) - 1, 0), config.positions)
+    ids = np.zeros((len(texts), longest), np.int64)
     for row, text in zip(ids, texts, strict=True):
         row[: len(text)] = text
     cache = None

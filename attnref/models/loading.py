@@ -15,56 +15,19 @@ import numpy as np
 
 from attnref import arrays
 from attnref.arrays import Array
-from attnref.errors import AttnrefError
+from attnref.errors import AttnrefError, InvalidProblem
 from attnref.models.arithmetic import namespace
 from attnref.models.configurations import Config
+from attnref.models.fitting import SIZES, ParameterMismatch, differences, mapped, together
 from attnref.models.names import Layout, Stored, layout
 from attnref.models.parameters import Shape, shapes
 
-SHOWN = 8
-"""How many names of a kind an error lists before it counts the rest."""
-
-
-class ParameterMismatch(AttnrefError, ValueError):  # noqa: N818  # reads as a sentence
-    """A state dict that is not this model's.
-
-    Attributes:
-        missing: Names that the model needs and the state dict does not have.
-        unexpected: Names that the model does not know.
-        misshapen: Names with the shape that they have and the one that they must have.
-        untied: Names that must equal another parameter and do not.
-    """
-
-    __module__ = "attnref.models"
-
-    def __init__(
-        self,
-        what: str,
-        missing: Sequence[str] = (),
-        unexpected: Sequence[str] = (),
-        misshapen: Mapping[str, tuple[Shape, Shape]] | None = None,
-        untied: Mapping[str, str] | None = None,
-    ) -> None:
-        self.missing, self.unexpected = tuple(missing), tuple(unexpected)
-        self.misshapen, self.untied = dict(misshapen or {}), dict(untied or {})
-        lines = [
-            f"the state dict is not {what}: {len(self.missing)} missing, "
-            f"{len(self.unexpected)} unexpected, {len(self.misshapen)} misshapen, "
-            f"{len(self.untied)} untied; nothing was loaded."
-        ]
-        shaped = [f"{n} has {has}, must have {must}" for n, (has, must) in self.misshapen.items()]
-        tied = [f"{name} differs from {other}" for name, other in self.untied.items()]
-        said = {
-            "missing": self.missing,
-            "unexpected": self.unexpected,
-            "misshapen": shaped,
-            "untied": tied,
-        }
-        for kind, texts in said.items():
-            lines += [f"  {kind:<10}  {text}" for text in texts[:SHOWN]]
-            lines += [f"  {kind:<10}  and {len(texts) - SHOWN} more"] if texts[SHOWN:] else []
-        lines.append("  hint        ignore=('head.',) leaves out names that begin so")
-        super().__init__("\n".join(lines))
+HINTS = {
+    "missing": "check source= and the configuration: shapes(config) lists what a model has",
+    "misshapen": SIZES,
+    "untied": "the head of this model is its token table; a head of its own has no place",
+}
+"""What to do about a state dict."""
 
 
 def load(
@@ -72,7 +35,7 @@ def load(
     state: Mapping[str, Array] | str | Path,
     *,
     source: str = "attnref",
-    ignore: Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
 ) -> dict[str, Array]:
     """Take a model's parameters from a state dict or a safetensors file.
 
@@ -81,7 +44,8 @@ def load(
         state: Arrays of one library by name, or a safetensors file.
         source: Whose names they are: `"attnref"`, `"huggingface"`, `"timm"` or
             `"torchvision"`.
-        ignore: Beginnings of names in the state dict that do not matter, e.g. another head.
+        ignore: Beginnings of names in the state dict that do not matter, e.g. another head;
+            or one beginning.
 
     Returns:
         The parameters as `shapes(config)` lists them: NumPy's from a file, else of the
@@ -89,7 +53,8 @@ def load(
 
     Raises:
         ParameterMismatch: A name is missing, unexpected, misshapen or not tied.
-        InvalidProblem: There are no such names for this kind of model.
+        InvalidProblem: There are no such names for this kind of model; the file is not
+            there or not of that kind; arrays are of several libraries.
 
     Example:
         >>> import numpy as np
@@ -101,12 +66,13 @@ def load(
     """
     theirs = layout(config, source)
     given = _read(state) if isinstance(state, str | Path) else state
+    mapped("state", given, "of a torch module take module.state_dict()")
     spelled: dict[str, str] = {}
     for name in given:
         spelled.setdefault(_spell(name, theirs), name)
     wanted = {name: (shape, _stored(name, theirs)) for name, shape in shapes(config).items()}
-    what = f"{type(config).__name__.removesuffix('Config')} of {source}"
-    _check(what, given, spelled, wanted, theirs, ignore)
+    what = f"the state dict is not {type(config).__name__.removesuffix('Config')} of {source}"
+    _check(what, given, spelled, wanted, theirs, (ignore,) if isinstance(ignore, str) else ignore)
     return {
         name: _build([given[spelled[n]] for n in stored.names], shape, stored)
         for name, (shape, stored) in wanted.items()
@@ -114,9 +80,26 @@ def load(
 
 
 def _read(file: str | Path) -> Mapping[str, Array]:
+    """Read a safetensors file, or say why it is none."""
     if util.find_spec("safetensors") is None:
         raise AttnrefError(f"{file} needs one more package: pip install safetensors")
-    return import_module("safetensors.numpy").load_file(file)
+    if not Path(file).is_file():
+        raise InvalidProblem(
+            f"{file} is a folder." if Path(file).is_dir() else f"there is no file {file}.",
+            see="attnref.models.loading",
+            hint="state is a mapping, or the path of a safetensors file",
+        )
+    if util.find_spec("ml_dtypes"):
+        import_module("ml_dtypes")  # With it NumPy has bfloat16, and files may be of it.
+    try:
+        return import_module("safetensors.numpy").load_file(file)
+    except Exception as error:  # noqa: BLE001  # whatever the package's version raises
+        raise InvalidProblem(
+            f"{file} cannot be read as safetensors: {error}",
+            see="attnref.models.loading",
+            hint="bfloat16 needs ml_dtypes; of a file of torch's own take "
+            "torch.load(file, weights_only=True)",
+        ) from None
 
 
 def _spell(name: str, theirs: Layout) -> str:
@@ -162,33 +145,37 @@ def _check(
     ignore: Sequence[str],
 ) -> None:
     """List everything that is wrong with a state dict, if anything is."""
-    needed = {n: _theirs(shape, stored) for shape, stored in wanted.values() for n in stored.names}
-    missing = [n for n in needed if n not in spelled]
-    optional = {n: wanted[ours] for n, ours in theirs.tied.items() if ours in wanted}
-    known = {*needed, *optional}
-    unexpected = [
-        name
-        for name in given
-        for n in (_spell(name, theirs),)
-        # A name that is spelled in two ways is there twice, and one of them is too many.
-        if (n not in known and not re.fullmatch(theirs.buffers, n)) or spelled[n] != name
-        if not any(start and name.startswith(start) for start in ignore)
-    ]
-    shaped = {
-        spelled[n]: (tuple(given[spelled[n]].shape), must)
-        for n, must in needed.items()
-        if n in spelled
+    needed = {
+        spelled.get(n, n): _theirs(shape, stored)
+        for shape, stored in wanted.values()
+        for n in stored.names
     }
-    misshapen = {n: pair for n, pair in shaped.items() if not _same(*pair)}
-    pairs = {n: stored.names[0] for n, (_, stored) in optional.items()}
+    optional = {n: wanted[ours][1].names[0] for n, ours in theirs.tied.items() if ours in wanted}
+
+    def idle(name: str) -> bool:
+        """Tell whether a name may be there and is not read: a tied copy, a buffer, what is ignored.
+
+        A name that is spelled in two ways is there twice, and one of them is too many.
+        """
+        n = _spell(name, theirs)
+        tied, buffer = n in optional and spelled[n] == name, re.fullmatch(theirs.buffers, n)
+        return bool(tied or buffer) or any(start and name.startswith(start) for start in ignore)
+
+    read = {name: x for name, x in given.items() if name in needed}
+    together(read)
+    rest: dict[str, Shape] = {name: () for name in given if name not in needed and not idle(name)}
+    found = differences(needed, {n: tuple(x.shape) for n, x in read.items()} | rest, _same)
     untied = {
         spelled[n]: spelled[first]
-        for n, first in pairs.items()
+        for n, first in optional.items()
         if n in spelled and first in spelled
         if not _equal(given[spelled[n]], given[spelled[first]])
     }
-    if missing or unexpected or misshapen or untied:
-        raise ParameterMismatch(what, missing, unexpected, misshapen, untied)
+    if any(found) or untied:
+        odd = next(iter(found.unexpected), "")
+        start = odd[: odd.find(".") + 1] or odd
+        hints = {"unexpected": f"ignore={start!r} leaves out names that begin so", **HINTS}
+        raise ParameterMismatch(what, "loaded", found, untied, hints)
 
 
 def _equal(x: Array, y: Array) -> bool:

@@ -12,7 +12,9 @@ from math import log, prod
 
 import numpy as np
 
+from attnref import arrays
 from attnref.arrays import Array
+from attnref.errors import InvalidProblem
 from attnref.models.configurations import (
     BERTConfig,
     Config,
@@ -70,7 +72,7 @@ def initialise(
     Args:
         config: Of any model.
         rng: Where the numbers come from.
-        dtype: Of every array.
+        dtype: Of every array; `bfloat16` needs ml_dtypes.
 
     Returns:
         NumPy arrays by name. Matrices and kernels have a variance of one over the number
@@ -78,16 +80,25 @@ def initialise(
         standard deviation of 0.02, and of 0.5 where they are added to patches, which are
         not that small; Swin V2 multiplies its cosines by ten at first.
 
+    Raises:
+        InvalidProblem: `rng` is a seed, or anything else that draws no numbers.
+
     Example:
         >>> from attnref.models.presets import preset
         >>> small = initialise(preset("conv"), np.random.default_rng(0))
         >>> small["head.weight"].shape
         (1000, 512)
     """
+    if not hasattr(rng, "normal"):
+        raise InvalidProblem(
+            f"rng is {rng!r}.",
+            see="attnref.models.parameters",
+            hint="a generator: np.random.default_rng(0)",
+        )
     listed = shapes(config)
     table = 0.02 if "tokens" in listed else 0.5
     return {
-        name: _draw(name, shape, table, rng).astype(dtype, copy=False)
+        name: _draw(name, shape, table, rng).astype(arrays.numpy_dtype(dtype), copy=False)
         for name, shape in listed.items()
     }
 

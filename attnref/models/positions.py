@@ -16,6 +16,7 @@ Source: R. Keys, "Cubic convolution interpolation for digital image processing",
 """
 
 from dataclasses import replace
+from typing import TypeVar, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -23,14 +24,18 @@ from jaxtyping import Float
 from attnref import arrays
 from attnref.arrays import Array
 from attnref.errors import InvalidProblem
-from attnref.models.configurations import Extent, ViTConfig
+from attnref.models.choices import Extent, divides, sides
+from attnref.models.configurations import Config, ConvConfig, HybridConfig, SwinConfig, ViTConfig
+from attnref.models.fitting import fits
 from attnref.models.parameters import Parameters
+
+Positioned = TypeVar("Positioned", bound=Config)
 
 
 def resized(
-    parameters: Parameters, config: ViTConfig, *, image: Extent, like: str = "timm"
-) -> tuple[dict[str, Array], ViTConfig]:
-    """Make a ViT for images of another size.
+    parameters: Parameters, config: Positioned, *, image: Extent, like: str = "timm"
+) -> tuple[dict[str, Array], Positioned]:
+    """Make a ViT, or a hybrid, for images of another size.
 
     Args:
         parameters: As `shapes(config)` lists them.
@@ -43,7 +48,9 @@ def resized(
         The parameters with another position table, and the configuration that they fit.
 
     Raises:
-        InvalidProblem: The image is not made of whole patches, or `like` is unknown.
+        InvalidProblem: The image is not made of whole patches, `like` is unknown, or the
+            model has no table of places in an image.
+        ParameterMismatch: The parameters are not those of the configuration.
 
     Example:
         >>> import numpy as np
@@ -54,15 +61,52 @@ def resized(
         >>> larger["positions"].shape
         (25, 4)
     """
-    target = replace(config, image=image)
-    table = parameters["positions"]
-    extra = int(config.class_token)
-    found = arrays.to_numpy(table).astype(np.float64)
-    grid = found[extra:].reshape(*config.grid, -1)
-    U, V = (weights(n, m, like) for n, m in zip(config.grid, target.grid, strict=True))
-    new = np.einsum("ih,jw,hwc->ijc", U, V, grid, optimize=True).reshape(-1, config.width)
-    whole = np.concatenate([found[:extra], new]).astype(arrays.dtype_name(table))
-    return {**parameters, "positions": arrays.from_numpy(whole, table)}, target
+    if isinstance(config, HybridConfig):
+        name, old, new = "body.positions", config.body, _body_for(config, image)
+        target: Config = replace(config, body=new)
+    elif isinstance(config, ViTConfig):
+        name, old, new = "positions", config, replace(config, image=image)
+        target = new
+    else:
+        raise _no_table(config)
+    fits(config, parameters)
+    table = parameters[name]
+    whole = _resized_table(arrays.to_numpy(table).astype(np.float64), old, new, like)
+    values = whole.astype(arrays.numpy_dtype(arrays.dtype_name(table)))
+    return {**parameters, name: arrays.from_numpy(values, table)}, cast("Positioned", target)
+
+
+def _resized_table(
+    found: Float[np.ndarray, "rows C"], old: ViTConfig, new: ViTConfig, like: str
+) -> Float[np.ndarray, "rows2 C"]:
+    """Resize the part of a table that is an image: the class token's row stays as it is."""
+    extra = int(old.class_token)
+    grid = found[extra:].reshape(*old.grid, -1)
+    U, V = (weights(n, m, like) for n, m in zip(old.grid, new.grid, strict=True))
+    whole = np.einsum("ih,jw,hwc->ijc", U, V, grid, optimize=True).reshape(-1, old.width)
+    return np.concatenate([found[:extra], whole])
+
+
+def _body_for(config: HybridConfig, image: Extent) -> ViTConfig:
+    """Return the body that reads the stem's map of such an image."""
+    side, (height, width) = 2 ** len(config.stem), sides(image)
+    for extent in (height, width):
+        divides("the stem's stride", side, "image", extent)
+    return replace(config.body, image=(height // side, width // side))
+
+
+def _no_table(config: Config) -> InvalidProblem:
+    """Say that a model has no table to resize, and what to do instead."""
+    hint = "resized() is for ViT and the hybrid"
+    if isinstance(config, SwinConfig):
+        hint = "its tables are of a window: replace(config, image=...) and keep the parameters"
+    elif isinstance(config, ConvConfig):
+        hint = "it takes images of any size as it is"
+    return InvalidProblem(
+        f"a {type(config).__name__} has no table of places in an image.",
+        see="attnref.models.positions",
+        hint=hint,
+    )
 
 
 def weights(old: int, new: int, like: str = "timm") -> Float[np.ndarray, "new old"]:

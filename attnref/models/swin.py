@@ -46,6 +46,7 @@ from attnref.models.blocks import (
     unit,
 )
 from attnref.models.configurations import SwinConfig, SwinV2Config
+from attnref.models.fitting import fits
 from attnref.models.parameters import Parameters
 from attnref.spec.windows import relative_position_index
 
@@ -73,6 +74,7 @@ def logits(
 
     Raises:
         InvalidProblem: Windows do not divide the map of some stage.
+        ParameterMismatch: The parameters are not those of the configuration.
 
     Example:
         >>> import numpy as np
@@ -85,7 +87,8 @@ def logits(
         (1, 1000)
     """
     p = parameters
-    config.maps(inputs.image(image, config.channels))
+    fits(config, p)
+    config.maps(inputs.image(image, config.channels, p))
     x = layer_norm(p, "patches.norm", patches(p, image), config.epsilon)
     for s, depth in enumerate(config.depths):
         for n in range(depth):
@@ -174,7 +177,7 @@ def continuous_table(p: Parameters, config: SwinV2Config, name: str) -> Float[Ar
     r"""Make the bias of every displacement: $16\, \sigma(\mathrm{mlp}(\ell_d))$."""
     like = p[f"{name}.up.weight"]
     places = displacements(config.window, config.pretrained_window or config.window)
-    at = arrays.from_numpy(places.astype(arrays.dtype_name(like)), like)
+    at = arrays.from_numpy(places.astype(arrays.numpy_dtype(arrays.dtype_name(like))), like)
     return 16 * sigmoid(affine(p, f"{name}.down", affine(p, f"{name}.up", at).clip(0.0)))
 
 

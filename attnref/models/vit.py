@@ -37,6 +37,7 @@ from attnref.models.blocks import (
     project,
 )
 from attnref.models.configurations import ViTConfig
+from attnref.models.fitting import fits
 from attnref.models.parameters import Parameters
 
 
@@ -61,6 +62,7 @@ def logits(
 
     Raises:
         InvalidProblem: The image is of a size that the position table is not for.
+        ParameterMismatch: The parameters are not those of the configuration.
 
     Example:
         >>> import numpy as np
@@ -70,6 +72,7 @@ def logits(
         >>> vit.logits(parameters, config, np.ones((2, 8, 8, 3), np.float32), backend="numpy").shape
         (2, 1000)
     """
+    fits(config, parameters)
     x = embed(parameters, config, image)
     for n in range(config.layers):
         x = _block(parameters, config, f"blocks.{n}", x, backend)
@@ -83,7 +86,7 @@ def embed(
     parameters: Parameters, config: ViTConfig, image: Float[Array, "B height width channels"]
 ) -> Float[Array, "B S C"]:
     """Cut images into tokens, put the class token before them, and add their places."""
-    size = inputs.image(image, config.channels)
+    size = inputs.image(image, config.channels, parameters)
     if size != config.image:
         raise InvalidProblem(
             f"the image is {size[0]}x{size[1]}, and the position table is for "
@@ -92,7 +95,7 @@ def embed(
             hint="resized(parameters, config, image=(height, width)) makes another table",
         )
     x = patches(parameters, image)
-    x = x.reshape(x.shape[0], -1, config.width)
+    x = x.reshape(x.shape[0], x.shape[1] * x.shape[2], config.width)
     if config.class_token:
         library = namespace(x)
         first = library.broadcast_to(parameters["class"], (x.shape[0], 1, config.width))

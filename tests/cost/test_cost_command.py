@@ -86,7 +86,7 @@ def test_a_call_is_printed_both_ways(capsys: pytest.CaptureFixture[str]) -> None
     """Side by side; bfloat16 needs no package."""
     out, _ = said("attention --q 1,12,1024,64 --causal --dtype bfloat16", capsys)
     expected = """\
-attention: q bfloat16 (1, 12, 1024, 64), window
+attention: q bfloat16 (1, 12, 1024, 64), causal
 forward                  tiled     untiled
 pairs                6,297,600  12,582,912
 operations              1.61 G      3.22 G
@@ -96,6 +96,13 @@ kept for backward     6.05 MiB    28.5 MiB
 operations per byte      187.7        20.5
 """
     assert expected == out
+
+
+def test_a_window_that_is_not_causal_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Causality is the window that ends at the query and has no other end."""
+    for words, asked in (("--window none 0", "causal"), ("--window 5 0", "window")):
+        out, _ = said(f"attention --q 1,2,8,16 {words}", capsys)
+        assert f"attention: q float32 (1, 2, 8, 16), {asked}" == out.splitlines()[0]
 
 
 def test_a_call_takes_lengths_and_another_chip(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +126,7 @@ def test_a_map_is_printed_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "error"),
     [
         ("swin-tiny --image 230", "InvalidProblem: image 230x230 has 57.5 tokens along an axis"),
-        ("gpt2 --tokens 2000", "InvalidProblem: 2000 tokens after 0 do not fit into 1024 posi"),
+        ("gpt2 --tokens 2000", "InvalidProblem: tokens is 2000, and GPT2Config has 1024 positi"),
         ("attention --q 1,2,8,16 --k 1,2,9,17", "InvalidProblem: q has a head size of 16"),
         ("attention --q 1,2,8,16 --on-chip 10", "InvalidProblem: on_chip is 10 bytes, and a qu"),
         ("attention --q 1,2,8,16 --shift 2", "UnknownArgument: attention() has no argument"),

@@ -285,6 +285,25 @@ def test_a_hybrid_is_its_stem_and_its_body() -> None:
     assert (28 * 28 + 1) * 4 * c.body.width == residuals.steps[0][1].numbers
 
 
+@pytest.mark.parametrize(("name", "published"), [("vit-b16", 86_859_496), ("vit-l16", 304_715_752)])
+def test_a_position_table_grows_with_the_image(name: str, published: int) -> None:
+    """At 384x384 there are 380 rows more than at 224x224, as in the published models."""
+    config = preset(name)
+    assert isinstance(config, ViTConfig)
+
+    assert published == model(config, image=384).parameters
+    assert published == count(replace(config, image=(384, 384)))
+
+
+def test_the_table_of_a_hybrids_body_grows_with_its_map() -> None:
+    """And the stem's parameters are those of any image."""
+    config = preset("hybrid-b16")
+    assert isinstance(config, HybridConfig)
+    larger = replace(config, body=replace(config.body, image=(24, 24)))
+
+    assert count(larger) == model(config, image=384).parameters
+
+
 @pytest.mark.parametrize(
     ("name", "feed", "said"),
     [
@@ -294,10 +313,15 @@ def test_a_hybrid_is_its_stem_and_its_body() -> None:
         ("conv", {"image": 0}, "image is 0x0, and ConvConfig takes positive multiples of 1."),
         ("vit-b16", {"tokens": 7}, "tokens is 7 and cached is 0, and ViTConfig takes images."),
         ("gpt2", {"image": 224}, "image is 224, and GPT2Config takes tokens."),
-        ("gpt2", {"tokens": 1025}, "1025 tokens after 0 do not fit into 1024 positions."),
-        ("gpt2", {"tokens": 0}, "0 tokens after 0 do not fit into 1024 positions."),
-        ("gpt2", {"cached": 1024}, "0 tokens after 1024 do not fit into 1024 positions."),
-        ("gpt2", {"cached": -1}, "1025 tokens after -1 do not fit into 1024 positions."),
+        ("gpt2", {"tokens": 1025}, "tokens is 1025, and GPT2Config has 1024 positions."),
+        ("gpt2", {"tokens": 2, "cached": 1023},
+         "tokens is 2 after 1023 cached ones, and GPT2Config has 1024 positions.\n"
+         "  hint tokens is 1 to 1; a longer context needs a larger table"),
+        ("bert-base-uncased", {"tokens": 513},
+         "tokens is 513, and BERTConfig has 512 positions.\n  hint tokens is 1 to 512"),
+        ("gpt2", {"tokens": 0}, "tokens is 0, and GPT2Config has 1024 positions."),
+        ("gpt2", {"cached": 1024}, "cached is 1024, and GPT2Config has 1024 positions."),
+        ("gpt2", {"cached": -1}, "cached is -1, and GPT2Config has 1024 positions."),
         ("bert-base-uncased", {"cached": 1}, "cached is 1, and BERTConfig sees every"),
         ("gpt2", {"batch": 0}, "batch is 0; it must be at least 1."),
     ],

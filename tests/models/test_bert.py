@@ -63,9 +63,31 @@ def test_heads_give_a_vector_and_words(p):
     np.testing.assert_allclose(bert.words(tensors, CONFIG, theirs).numpy(), words, atol=1e-12)
 
 
+def test_a_head_that_is_not_there_is_refused_by_its_name(p):
+    """BERT has a pooler and predicts words only where the configuration says so."""
+    states = bert.states(p, CONFIG, IDS, backend="numpy")
+    bare = {n: x for n, x in p.items() if not n.startswith(("pooler", "words"))}
+
+    with pytest.raises(InvalidProblem, match=r"have no pooler.\n.*\n  hint .*pooler=True"):
+        bert.pooled(bare, states)
+    with pytest.raises(InvalidProblem, match=r"have no words.\n.*\n  hint .*words=True"):
+        bert.words(bare, CONFIG, states)
+
+
+def test_a_sentence_without_tokens_has_no_first_state(p):
+    """What a pooler would read is not there."""
+    states = bert.states(p, CONFIG, IDS[:, :0], backend="numpy")
+
+    assert (2, 0, 8) == states.shape
+    with pytest.raises(InvalidProblem, match="states has no tokens, and the first is read"):
+        bert.pooled(p, states)
+
+
 @pytest.mark.parametrize(
     ("options", "fact"),
     [
+        ({"segments": np.zeros((1, 7), int)}, "segments is (1, 7), and ids is (2, 7)."),
+        ({"segments": np.zeros((2, 1), int)}, "segments is (2, 1), and ids is (2, 7)."),
         ({"segments": np.full_like(IDS, 2)}, "segments[0, 0] is 2; known are 0 to 1."),
         (
             {"lens": np.array([8, 1])},
@@ -73,7 +95,13 @@ def test_heads_give_a_vector_and_words(p):
         ),
         ({"lens": np.array([[7, 1]])}, "lens must be integers (B,)."),
     ],
-    ids=["a segment past the table", "a length past the array", "lengths of another rank"],
+    ids=[
+        "one row of segments for all",
+        "one segment for a sentence",
+        "a segment past the table",
+        "a length past the array",
+        "lengths of another rank",
+    ],
 )
 def test_what_the_model_cannot_take_is_refused_with_its_numbers(p, options, fact):
     """The error says the fact first."""

@@ -91,7 +91,20 @@ def test_a_model_that_a_backend_declines_is_not_run_and_the_others_are(capsys, m
     assert len(MINIATURES) == len(lines)
 
 
+@pytest.mark.parametrize("seed", ["-1", "1.5", "x"])
+def test_a_seed_is_a_whole_number(seed, capsys):
+    """The parser says so, and nothing is drawn."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["models", "--compare", "numpy", "torch", "--seed", seed])
+
+    assert 2 == exit_.value.code
+    expected = f"argument --seed: {seed!r} is no seed; write a whole number, 0 or more"
+    assert expected in capsys.readouterr().err
+
+
 WRONG = {
+    "a seed of no comparison": (["gpt2", "--seed", "0"], "--seed and --device are of a comparison"),
+    "a device of no comparison": (["--device", "cuda"], "--seed and --device are of a comparison"),
     "an unknown model": (["swin"], "no model is called 'swin'."),
     "an unknown backend": (
         ["conv", "--compare", "numpy", "cudnn"],

@@ -145,6 +145,22 @@ def test_the_head_nearest_to_its_limit_stands_where_none_is_past_it():
     assert 1 == replace(call, excess=np.array([0.1, 2.0, 9.0])).head
 
 
+@pytest.mark.parametrize("odd", [None, 3, type(registry.load("numpy"))], ids=str)
+def test_what_is_no_backend_is_refused(odd):
+    """Two backends are named or given, and the error says what was."""
+    with pytest.raises(InvalidProblem, match="backend is "):
+        run("vit", "numpy", odd)
+
+
+def test_no_texts_have_nothing_to_part_at():
+    """A batch of none is compared as any other."""
+    config = SMALL["gpt2"]
+
+    found = compare(config, parameters(config), np.zeros((0, 3), int), "numpy", "reference")
+
+    assert (None, 0.0) == (found.first, found.output)
+
+
 def test_a_question_that_the_model_cannot_take_is_refused():
     """Before anything is compared."""
     config = SMALL["gpt2"]

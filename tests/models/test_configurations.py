@@ -1,5 +1,6 @@
 """Configurations refuse what has no meaning, and follow published sizes."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -81,6 +82,12 @@ def test_parameters_are_drawn_by_what_they_are():
     assert all(np.array_equal(drawn[n], again[n]) for n in drawn)
 
 
+def test_a_seed_is_no_generator():
+    """The error says what is one."""
+    with pytest.raises(InvalidProblem, match=r"rng is 0.\n.*\n  hint .*default_rng\(0\)"):
+        initialise(GPT2Config(), 0)
+
+
 def test_a_head_may_be_left_out():
     """Without classes there is no head, in any model that classifies."""
     configs = [ViTConfig(classes=0), SwinConfig(classes=0), ConvConfig(classes=0)]
@@ -94,7 +101,7 @@ REFUSED = {
         lambda: GPT2Config(width=10, heads=3),
         "width 10 is not a multiple of heads 3.",
     ),
-    "bert heads": (lambda: BERTConfig(heads=0), "width 768 is not a multiple of heads 0."),
+    "bert heads": (lambda: BERTConfig(heads=7), "width 768 is not a multiple of heads 7."),
     "vit heads": (lambda: ViTConfig(heads=5), "width 768 is not a multiple of heads 5."),
     "vit patches": (
         lambda: ViTConfig(image=(224, 225)),
@@ -130,14 +137,38 @@ REFUSED = {
         "the stem ends in () channels, and the body takes 384.",
     ),
     "conv stages": (
-        lambda: ConvConfig(depth=0),
-        "there are 4 stages of 0 convolutions.",
+        lambda: ConvConfig(widths=()),
+        "widths is ().",
     ),
     "preset": (
         lambda: preset("swim-tiny"),
         "no model is called 'swim-tiny'. Did you mean 'swin-tiny' or 'swinv2-tiny'?",
     ),
 }
+
+
+UNLIKE = {
+    "no width": (lambda: GPT2Config(width=0, heads=1), "width is 0."),
+    "a negative width": (lambda: ViTConfig(width=-12), "width is -12."),
+    "a negative number of layers": (lambda: BERTConfig(layers=-1), "layers is -1."),
+    "a part of a head": (lambda: ViTConfig(heads=1.5), "heads is 1.5."),
+    "no number at all": (lambda: ConvConfig(depth=None), "depth is None."),
+    "a truth in place of a number": (lambda: GPT2Config(layers=True), "layers is True."),
+    "fewer classes than none": (lambda: ViTConfig(classes=-1), "classes is -1."),
+    "an empty image": (lambda: ViTConfig(image=(0, 0)), "image is (0, 0)."),
+    "one side of an image": (lambda: ConvConfig(image=(8,)), "image is (8,)."),
+    "a number in place of two": (lambda: SwinConfig(image=224), "image is 224."),
+    "no window": (lambda: SwinConfig(window=0), "window is 0."),
+    "no patch": (lambda: SwinConfig(patch=0), "patch is 0."),
+    "a stage of no blocks": (lambda: SwinConfig(depths=(2, 0, 6, 2)), "depths is (2, 0, 6, 2)."),
+    "another way to pool": (lambda: ViTConfig(pool="typo"), "pool is 'typo'."),
+    "a word in place of a truth": (lambda: ViTConfig(parallel="yes"), "parallel is 'yes'."),
+    "a body that is none": (lambda: HybridConfig(body={}), "body is {}."),
+    "an epsilon of zero": (lambda: GPT2Config(epsilon=0.0), "epsilon is 0.0."),
+    "an epsilon that is no number": (lambda: GPT2Config(epsilon="1e-5"), "epsilon is '1e-5'."),
+    "an infinite bias": (lambda: SwinConfig(wrap_bias=np.inf), "wrap_bias is inf."),
+}
+REFUSED |= UNLIKE
 
 
 @pytest.mark.parametrize(("make", "fact"), REFUSED.values(), ids=REFUSED)
@@ -148,6 +179,32 @@ def test_what_has_no_meaning_is_refused_with_its_numbers(make, fact):
 
     assert fact == str(error.value).splitlines()[0]
     assert "\n  hint " in str(error.value)
+
+
+def test_the_hint_says_what_a_choice_must_be():
+    """By its declared type, in words."""
+    rules = {
+        "pool is one of 'class', 'mean'": lambda: ViTConfig(pool="max"),
+        "classes is a whole number, 0 or more": lambda: ViTConfig(classes=-1),
+        "image is height and width, 1 or more": lambda: ViTConfig(image=(-4, 8)),
+        "widths is a tuple of whole numbers, 1 or more": lambda: ConvConfig(widths=(4, 0)),
+        "epsilon is a number above 0": lambda: ViTConfig(epsilon=-1.0),
+        "wrap_bias is a number, or minus infinity": lambda: SwinConfig(wrap_bias=np.nan),
+        "body is a ViTConfig": lambda: HybridConfig(body=GPT2Config()),
+        "patch divides image": lambda: ViTConfig(patch=15),
+    }
+    for rule, make in rules.items():
+        with pytest.raises(InvalidProblem, match=f"hint .*{re.escape(rule)}"):
+            make()
+
+
+def test_equal_choices_are_equal_and_have_a_hash():
+    """A list is the tuple of its numbers, and a number of NumPy's is the number."""
+    listed = SwinConfig(image=[224, 224], depths=[2, 2, 6, 2], heads=[3, 6, 12, 24])
+
+    assert {SwinConfig(): 1} == {listed: 1}
+    assert ViTConfig() == ViTConfig(width=np.int64(768), epsilon=np.float64(1e-6))
+    assert -np.inf == SwinConfig(wrap_bias=-np.inf).wrap_bias
 
 
 def test_something_else_is_no_configuration():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import attnref
-from attnref.errors import InvalidProblem
+from attnref.errors import InvalidProblem, UnknownBackend
 from attnref.models import BERTConfig, ConvConfig, GPT2Config, forward, shapes
 
 from .drawn import SMALL, parameters, question
@@ -71,6 +71,58 @@ def test_every_parameter_matters(name):
     assert all(n.startswith(("pooler", "words")) for n in idle)
 
 
+@every_model
+def test_an_empty_batch_gives_an_empty_result(name):
+    """The first axis is as long as it was, and the others as ever."""
+    config = SMALL[name]
+    p, x = parameters(config), question(config)
+    full = forward(config, p, x if x.dtype.kind == "i" else x.astype(np.float32), backend="numpy")
+
+    for backend in ("reference", "numpy", "torch"):
+        assert (0, *full.shape[1:]) == forward(config, p, x[:0], backend=backend).shape
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert"])
+@pytest.mark.parametrize("ids", [[[], []], np.zeros((2, 0), int)], ids=["lists", "an array"])
+def test_texts_without_tokens_have_no_states(name, ids):
+    """Nothing is predicted of nothing."""
+    config = SMALL[name]
+
+    assert (2, 0) == forward(config, parameters(config), ids, backend="numpy").shape[:2]
+
+
+@pytest.mark.parametrize("backend", ["nope", 3], ids=["a name that nobody has", "a number"])
+@every_model
+def test_a_backend_that_is_none_is_refused_by_every_model(name, backend):
+    """Also by the one that calls no attention."""
+    config = SMALL[name]
+
+    with pytest.raises((UnknownBackend, InvalidProblem), match=r"backend"):
+        forward(config, parameters(config), question(config), backend=backend)
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin", "hybrid", "conv"])
+def test_images_are_of_the_parameters_library_and_dtype(kind):
+    """Nothing is moved or converted unasked; NumPy widens by itself, and torch does not."""
+    config = SMALL[kind]
+    p, x = parameters(config), question(config)
+    tensors = {n: torch.from_numpy(v) for n, v in p.items()}
+    facts = {
+        "image is numpy float64, and the parameters are torch float32.": (tensors, x),
+        "image is torch float64, and the parameters are numpy float32.": (p, torch.from_numpy(x)),
+        "image is torch float64, and the parameters are torch float32.": (
+            tensors,
+            torch.from_numpy(x),
+        ),
+    }
+
+    for fact, (given, image) in facts.items():
+        with pytest.raises(InvalidProblem) as error:
+            forward(config, given, image)
+        assert fact == str(error.value).splitlines()[0]
+    assert (2, 3) == forward(config, p, x, backend="numpy").shape
+
+
 def test_something_else_is_no_configuration():
     """The error says what was given instead."""
     with pytest.raises(TypeError, match="dict is no configuration"):
@@ -99,8 +151,8 @@ def test_a_size_that_the_model_cannot_take_is_refused_with_its_numbers(name, fac
 
 @pytest.mark.parametrize(
     "image",
-    [np.zeros((1, 3, 8, 12)), np.zeros((8, 12, 3)), [[1.0]]],
-    ids=["channels first", "no batch", "a list"],
+    [np.zeros((1, 3, 8, 12)), np.zeros((8, 12, 3)), [[1.0]], np.zeros((1, 0, 8, 3))],
+    ids=["channels first", "no batch", "a list", "no pixels"],
 )
 @pytest.mark.parametrize(
     "name", [n for n, c in SMALL.items() if not isinstance(c, GPT2Config | BERTConfig)]
@@ -120,7 +172,9 @@ def test_without_classes_a_model_gives_what_a_head_would_read(name):
     p, x = parameters(config, "float64"), question(config)
     expected = forward(config, p, x, backend="numpy")
 
-    features = forward(replace(config, classes=0), p, x, backend="numpy")
+    headless = {n: v for n, v in p.items() if not n.startswith("head.")}
+
+    features = forward(replace(config, classes=0), headless, x, backend="numpy")
 
     actual = features @ p["head.weight"].T + p["head.bias"]
     np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)

@@ -114,6 +114,52 @@ def test_tensors_give_what_arrays_give(p):
     assert gpt2.generate(p, CONFIG, [[1, 2, 3], [4]], steps=6, backend="torch") == longer
 
 
+@every_backend
+def test_a_text_may_end_one_token_past_the_position_table(p, backend):
+    """The last token is predicted from a context that `logits` takes, and is read by nobody."""
+    (text,) = gpt2.generate(p, CONFIG, [[1, 2]], steps=15, backend=backend)
+
+    assert 17 == len(text)
+    last = gpt2.logits(p, CONFIG, [text[:-1]], backend=backend)[0, -1]
+    assert text[-1] == last.argmax()
+
+
+def test_prompts_may_be_the_rows_of_an_array(p):
+    """Of NumPy or torch, or of any integers."""
+    expected = gpt2.generate(p, CONFIG, [[1, 2], [3, 4]], steps=3, backend="numpy")
+
+    for prompts in (np.array([[1, 2], [3, 4]]), torch.tensor([[1, 2], [3, 4]])):
+        assert expected == gpt2.generate(p, CONFIG, prompts, steps=3, backend="numpy")
+
+
+def test_no_prompts_have_no_continuations_and_no_steps_add_nothing(p):
+    """An empty batch is a batch."""
+    assert [] == gpt2.generate(p, CONFIG, [], steps=2, backend="numpy")
+    assert [[1, 2], [3]] == gpt2.generate(p, CONFIG, [[1, 2], [3]], steps=0)
+
+
+def test_an_empty_cache_begins_new_contexts(p):
+    """It is no cache at all; and no tokens can be put behind none."""
+    first = gpt2.extend(p, CONFIG, IDS, backend="numpy")
+    again = gpt2.extend(p, CONFIG, IDS, gpt2.Cache(), backend="numpy")
+    nothing = gpt2.extend(p, CONFIG, IDS[:, :0], first.cache, backend="numpy")
+
+    assert np.array_equal(first.logits, again.logits)
+    assert (3, 0, 13) == nothing.logits.shape
+    assert first.cache.lens.tolist() == nothing.cache.lens.tolist()
+
+
+def kept(p, tokens: int) -> gpt2.Cache:
+    """Return the cache of one context."""
+    return gpt2.extend(p, CONFIG, np.zeros((1, tokens), int), backend="numpy").cache
+
+
+def reshaped(cache: gpt2.Cache, shape: tuple[int, ...]) -> gpt2.Cache:
+    """Return a cache whose arrays have another shape."""
+    layers = tuple(tuple(x.reshape(shape) for x in pair) for pair in cache.layers)
+    return gpt2.Cache(layers, cache.lens)
+
+
 REFUSED = {
     "an id past the table": (
         lambda p: gpt2.logits(p, CONFIG, np.array([[1, 13]])),
@@ -140,17 +186,47 @@ REFUSED = {
             p,
             CONFIG,
             np.zeros((1, 2), int),
-            gpt2.Cache((), np.array([15])),
+            kept(p, 15),
         ),
         "a context of 17 tokens is longer than the position table's 16.",
     ),
     "a continuation past the position table": (
-        lambda p: gpt2.generate(p, CONFIG, [[1, 2]], steps=15),
+        lambda p: gpt2.generate(p, CONFIG, [[1, 2]], steps=16),
         "a context of 17 tokens is longer than the position table's 16.",
     ),
     "a cache of another batch": (
-        lambda p: gpt2.extend(p, CONFIG, np.zeros((2, 1), int), gpt2.Cache((), np.array([3]))),
+        lambda p: gpt2.extend(p, CONFIG, np.zeros((2, 1), int), kept(p, 3)),
         "ids has 2 rows, and the cache is of 1 contexts.",
+    ),
+    "a cache without lengths": (
+        lambda p: gpt2.extend(p, CONFIG, [[1]], gpt2.Cache(kept(p, 3).layers)),
+        "ids has 1 rows, and the cache is of 0 contexts.",
+    ),
+    "a cache without layers": (
+        lambda p: gpt2.extend(p, CONFIG, [[1]], gpt2.Cache((), np.array([3]))),
+        "the cache is of 0 layers; needed are 2 of numpy (1, 3, 2, 4).",
+    ),
+    "a cache of other heads": (
+        lambda p: gpt2.extend(p, CONFIG, [[1]], reshaped(kept(p, 3), (1, 3, 4, 2))),
+        "the cache is of 2 layers of numpy (1, 3, 4, 2); needed are 2 of numpy (1, 3, 2, 4).",
+    ),
+    "a cache of another head size": (
+        lambda p: gpt2.extend(p, CONFIG, [[1]], reshaped(kept(p, 4), (1, 8, 2, 2))),
+        "the cache is of 2 layers of numpy (1, 8, 2, 2); needed are 2 of numpy (1, 4, 2, 4).",
+    ),
+    "a cache shorter than it says": (
+        lambda p: gpt2.extend(p, CONFIG, [[1]], gpt2.Cache(kept(p, 3).layers, np.array([4]))),
+        "the cache is of 2 layers of numpy (1, 3, 2, 4); needed are 2 of numpy (1, 4, 2, 4).",
+    ),
+    "a cache of another library": (
+        lambda p: gpt2.extend(
+            {n: torch.from_numpy(x) for n, x in p.items()}, CONFIG, [[1]], kept(p, 3)
+        ),
+        "the cache is of 2 layers of numpy (1, 3, 2, 4); needed are 2 of torch (1, 3, 2, 4).",
+    ),
+    "ids of unequal lengths": (
+        lambda p: gpt2.logits(p, CONFIG, [[1, 2], [3]]),
+        "ids must be integers (B, S), and its rows are of unequal lengths.",
     ),
     "more new tokens than there are": (
         lambda p: gpt2.extend(p, CONFIG, np.zeros((1, 2), int), lens=np.array([3])),
@@ -162,19 +238,43 @@ REFUSED = {
     ),
     "an empty prompt": (
         lambda p: gpt2.generate(p, CONFIG, [[1], []], steps=1),
-        "there are prompts of [1, 0] tokens, temperature is 0.0 and rng is None.",
+        "prompts[1] is empty.",
     ),
-    "no prompt at all": (
-        lambda p: gpt2.generate(p, CONFIG, [], steps=1),
-        "there are prompts of [] tokens, temperature is 0.0 and rng is None.",
+    "a prompt of parts of tokens": (
+        lambda p: gpt2.generate(p, CONFIG, [[1.7]], steps=1),
+        "prompts[0] must be integers (S,).",
+    ),
+    "one prompt instead of a list of prompts": (
+        lambda p: gpt2.generate(p, CONFIG, [1, 2], steps=1),
+        "prompts[0] must be integers (S,).",
+    ),
+    "an id past the table that is never read": (
+        lambda p: gpt2.generate(p, CONFIG, [[1], [2, 13]], steps=0),
+        "prompts[1][1] is 13; known are 0 to 12.",
+    ),
+    "fewer steps than none": (
+        lambda p: gpt2.generate(p, CONFIG, [[1]], steps=-1),
+        "steps is -1.",
+    ),
+    "a part of a step": (
+        lambda p: gpt2.generate(p, CONFIG, [[1]], steps=1.5),
+        "steps is 1.5.",
     ),
     "a negative temperature": (
         lambda p: gpt2.generate(p, CONFIG, [[1]], steps=1, temperature=-1.0),
-        "there are prompts of [1] tokens, temperature is -1.0 and rng is None.",
+        "temperature is -1.0.",
+    ),
+    "a temperature that is no number": (
+        lambda p: gpt2.generate(p, CONFIG, [[1]], steps=1, temperature=np.nan),
+        "temperature is nan.",
     ),
     "chance without a source": (
         lambda p: gpt2.generate(p, CONFIG, [[1]], steps=1, temperature=1.0),
-        "there are prompts of [1] tokens, temperature is 1.0 and rng is None.",
+        "temperature is 1.0 and rng is None.",
+    ),
+    "chance from a number": (
+        lambda p: gpt2.generate(p, CONFIG, [[1]], steps=1, temperature=1.0, rng=0),
+        "temperature is 1.0 and rng is 0.",
     ),
 }
 

@@ -1,5 +1,6 @@
 """State dicts are taken whole or not at all, and an error lists everything that is wrong."""
 
+import subprocess
 import sys
 from importlib import util
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
 
 from attnref.errors import AttnrefError, InvalidProblem
 from attnref.models import (
@@ -124,8 +126,152 @@ def test_an_error_lists_all_that_is_wrong_and_nothing_is_loaded(state):
         "  unexpected  classifier.weight",
         "  misshapen   transformer.h.0.attn.c_proj.weight has (8, 9), must have (8, 8)",
         "  untied      lm_head.weight differs from transformer.wte.weight",
-        "  hint        ignore=('head.',) leaves out names that begin so",
+        "  hint        check source= and the configuration: shapes(config) lists what a model has",
+        "  hint        ignore='classifier.' leaves out names that begin so",
+        "  hint        sizes follow from the configuration; resized() makes position tables for "
+        "other images",
+        "  hint        the head of this model is its token table; a head of its own has no place",
     ]
+
+
+WRONG = {
+    "missing": (lambda s: s.pop("transformer.ln_f.bias"), "check source= and the configuration"),
+    "unexpected": (lambda s: s.update(epoch=np.zeros(1)), "ignore='epoch' leaves out"),
+    "misshapen": (
+        lambda s: s.update({"transformer.wpe.weight": np.zeros((15, 8))}),
+        "sizes follow from the configuration",
+    ),
+    "untied": (
+        lambda s: s.update({"lm_head.weight": s["lm_head.weight"] + 1}),
+        "the head of this model is its token table",
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "change", "hint"), [(k, *v) for k, v in WRONG.items()], ids=WRONG)
+def test_only_what_is_wrong_is_counted_and_has_a_hint(state, kind, change, hint):
+    """One kind of error, one line about it, and what to do."""
+    change(state)
+
+    first, said, advice = str(refused(state)).splitlines()
+
+    assert f"the state dict is not GPT2 of huggingface: 1 {kind}; nothing was loaded." == first
+    assert said.startswith(f"  {kind}")
+    assert advice.startswith(f"  hint        {hint}")
+
+
+def test_one_beginning_may_be_ignored_by_itself(state):
+    """A word is one beginning, and not as many as it has letters."""
+    state |= {"classifier.weight": np.zeros(1), "counted": np.zeros(1)}
+
+    assert ("counted",) == refused(state, ignore="classifier.").unexpected
+    assert load(GPT2, state, source="huggingface", ignore=["classifier.", "counted"])
+
+
+def test_what_is_ignored_is_read_where_the_model_has_it(state):
+    """Only what nobody needs is left out."""
+    del state["transformer.ln_f.bias"]
+
+    assert ("ln_f.bias",) == refused(state, ignore="transformer.").missing
+
+
+NONE = {
+    "a module": (
+        lambda _: torch.nn.Linear(2, 2),
+        "state is a Linear; it must map names to arrays.",
+    ),
+    "a list in place of an array": (
+        lambda s: {**s, "transformer.ln_f.bias": [0.0] * 8},
+        "transformer.ln_f.bias is a list.",
+    ),
+    "arrays of two libraries": (
+        lambda s: {**s, "transformer.ln_f.bias": torch.zeros(8)},
+        "transformer.ln_f.bias is an array of torch, and transformer.wte.weight is one of numpy.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "fact"), NONE.values(), ids=NONE)
+def test_what_is_no_state_dict_is_refused_by_name(state, make, fact):
+    """The error says what is what."""
+    with pytest.raises(InvalidProblem) as error:
+        load(GPT2, make(state), source="huggingface")
+
+    assert fact == str(error.value).splitlines()[0]
+
+
+def test_files_of_other_dtypes_need_no_ml_dtypes(state, tmp_path, monkeypatch):
+    """It is asked for bfloat16 alone."""
+    save_file(state, tmp_path / "m.safetensors")
+    find = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda n: None if n == "ml_dtypes" else find(n))
+
+    assert load(GPT2, tmp_path / "m.safetensors", source="huggingface")
+
+
+def test_what_is_not_read_may_be_anything(state):
+    """Optimisers and epochs may be ignored, whatever they are."""
+    state["epoch"] = 3
+
+    assert ("epoch",) == refused(state).unexpected
+    assert load(GPT2, state, source="huggingface", ignore="epoch")
+
+
+FILES = {
+    "no file": (lambda f: f / "none.safetensors", "there is no file .*none.safetensors"),
+    "a folder": (lambda f: f, "is a folder"),
+    "a file of torch's": (
+        lambda f: torch.save({"a": torch.zeros(2)}, f / "m.bin") or f / "m.bin",
+        r"m\.bin cannot be read as safetensors: (.|\n)*torch.load\(file, weights_only=True\)",
+    ),
+    "half a file": (
+        lambda f: (
+            (f / "half.safetensors").write_bytes(b"\x40" + bytes(12)) and f / "half.safetensors"
+        ),
+        "half.safetensors cannot be read as safetensors",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "fact"), FILES.values(), ids=FILES)
+def test_what_is_no_safetensors_file_is_refused_by_name(tmp_path, make, fact):
+    """Whatever the package raises, the error is ours and names the file."""
+    with pytest.raises(InvalidProblem, match=fact):
+        load(GPT2, make(tmp_path))
+
+
+BFLOAT16 = """
+import sys
+from attnref.errors import InvalidProblem
+from attnref.models import GPT2Config, load
+config = GPT2Config(vocabulary=3, positions=2, width=2, layers=1, heads=1, hidden=2)
+assert "ml_dtypes" not in sys.modules
+if sys.argv[2] == "without":
+    import importlib.util
+    find = importlib.util.find_spec
+    importlib.util.find_spec = lambda name: None if name == "ml_dtypes" else find(name)
+try:
+    print(load(config, sys.argv[1])["tokens"].dtype)
+except InvalidProblem as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("package", ["with", "without"])
+def test_files_of_bfloat16_are_read_where_ml_dtypes_is(tmp_path, package):
+    """In a process that has not imported it; without it, the error says what is missing."""
+    config = GPT2Config(vocabulary=3, positions=2, width=2, layers=1, heads=1, hidden=2)
+    p = {n: torch.zeros(s, dtype=torch.bfloat16) for n, s in shapes(config).items()}
+    save_tensors(p, tmp_path / "m.safetensors")
+    words = [sys.executable, "-c", BFLOAT16, str(tmp_path / "m.safetensors"), package]
+
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+    if package == "with":
+        assert "bfloat16\n" == said
+    else:
+        assert "m.safetensors cannot be read as safetensors: " in said
+        assert "  hint bfloat16 needs ml_dtypes; " in said
 
 
 def test_what_is_ignored_is_not_unexpected(state):
