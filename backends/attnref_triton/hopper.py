@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
+import triton
 
 from attnref.backend import Reason
 from attnref.problem import AttentionProblem, VarlenProblem
@@ -47,10 +48,16 @@ Where there are more, programs have so many that taking turns is as fair.
 MOST = 2**20
 """Tiles of queries whose turns are still written down."""
 
+KNOWN = ("3.6",)
+"""Releases of Triton that the path ran with; to others Gluon, an experiment, may mean less."""
+
 
 @lru_cache
 def missing() -> str | None:
     """Say what of Gluon this Triton lacks; `None` if nothing."""
+    installed = triton.__version__
+    if ".".join(installed.split(".")[:2]) not in KNOWN:
+        return f"Triton is {installed}, and the path is known to run with {' and '.join(KNOWN)}"
     try:
         import_module("attnref_triton.hopper_forward")
         import_module("triton.experimental.gluon.nvidia.hopper")
@@ -108,6 +115,17 @@ def _about_strides(p: AttentionProblem) -> Iterator[Reason]:
     for name, x in {"q": p.q, "k": p.k, "v": p.v}.items():
         if any(s == 0 and n > 1 for s, n in zip(x.stride(), x.shape, strict=True)):
             yield Reason("strides", f"{name} is broadcast, and TMA reads no stride of 0", name)
+
+
+def remarks(problem: AttentionProblem | VarlenProblem, chip: Chip) -> list[Reason]:
+    """Say which kernel answers a call, for `explain`."""
+    against = reasons(problem, chip)
+    if not against:
+        return [Reason("hopper", "Hopper path: runs")]
+    return [
+        Reason("portable", f"Hopper path: {why}; the portable kernel runs", why.field, why.limit)
+        for why in against
+    ]
 
 
 def capturing() -> bool:
@@ -265,7 +283,7 @@ def turns_of(
     return torch.cat([begins.long(), torch.cat(parts).flatten()]).to(torch.int32)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def plan_of(
     shape: tuple[Any, ...],
     form: Form,

@@ -17,6 +17,9 @@ from attnref_triton.launch import Described, Launch
 MOST = 4096
 """Recipes that are kept; a program whose shapes never come again must not fill the memory."""
 
+ROOM = 2**26
+"""Bytes of a device that recipes may hold on to together."""
+
 Tensors = dict[str, Any]
 """Name to tensor, or `None` where a call has none."""
 
@@ -55,10 +58,17 @@ class Step(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How to answer calls of one key."""
+    """How to answer calls of one key.
+
+    Attributes:
+        buffers: Name to tensor that each call allocates.
+        steps: What is launched.
+        held: Bytes of the device that are kept for it.
+    """
 
     buffers: tuple[tuple[str, Buffer], ...]
     steps: tuple[Step, ...]
+    held: int = 0
 
     def room(self, device: torch.device) -> Tensors:
         """Allocate what the steps write."""
@@ -119,9 +129,12 @@ def keep(
     """Remember what a call came to: its launches, and the kernels that they compiled to."""
     if len(_recipes) >= MOST or any(compiled is None for _, compiled in launches):
         return  # Triton's interpreter compiles nothing
+    held = sum(launch.arguments[n].nbytes for launch, _ in launches for n in launch.kept)
+    if held and held + sum(recipe.held for recipe in _recipes.values()) > ROOM:
+        return
     kinds = tuple((n, Buffer(tuple(x.shape), x.stride(), x.dtype)) for n, x in buffers.items())
     steps = tuple(_step(launch, compiled) for launch, compiled in launches)
-    _recipes[key] = Recipe(kinds, steps)
+    _recipes[key] = Recipe(kinds, steps, held)
 
 
 def _step(launch: Launch, compiled: Any) -> Step:

@@ -2,15 +2,17 @@
 
 import random
 import re
+import sys
 from typing import Any
 
 import pytest
 import torch
-from attnref_triton import hopper
+from attnref_triton import TritonBackend, chips, hopper
 from attnref_triton.call import call_of
 from attnref_triton.launch import Launch
 from attnref_triton.tables import DENSE, FEW, Chip, Form
 
+import attnref
 from attnref import normalize
 
 from . import compiling
@@ -45,26 +47,71 @@ def loops(instructions: list[str]) -> list[list[str]]:
     return sorted((instructions[a:z] for a, z in inner), key=len)
 
 
-@pytest.mark.parametrize(
-    ("D", "options"),
-    [
-        (64, {}),
-        (128, {}),
-        (64, {"window": (1024, 0)}),
-        (128, {"window": (1024, 0)}),
-        (128, {"dtype": torch.float16}),
-    ],
-    ids=["64", "128", "64 window", "128 window", "128 float16"],
-)
-def test_nothing_is_serialised_and_no_whole_tile_spills(D: int, options: dict[str, Any]) -> None:
-    ready = launch(D, **options)
+FACTOR = re.compile(r"HGMMA\.\S+ R\d+, R(\d+), gdesc")
+"""A product whose left factor is in registers, and the first of its four."""
+
+WRITES = re.compile(r"(?:@!?U?P\d+ )?([A-Z][A-Z0-9_.]*) R(\d+)\b")
+"""An instruction, and the first register that it names."""
+
+READERS = ("ST", "RED", "HGMMA", "BAR", "SYNCS")
+"""Instructions that do not write the first register they name, or write sums there."""
+
+
+def written_under_way(instructions: list[str]) -> list[str]:
+    """Return what writes to the left factor of a product that has not been waited for.
+
+    In the order of the text, which waits in between branch out of and come back to.
+    """
+    found = []
+    for at, line in enumerate(instructions):
+        product = FACTOR.search(line)
+        if not product:
+            continue
+        factor = set(range(int(product.group(1)), int(product.group(1)) + 4))
+        for later in instructions[at + 1 :]:
+            if "WARPGROUP.DEPBAR.LE gsb0, 0x0" in later or later.startswith(("BRA", "EXIT")):
+                break
+            operation = WRITES.match(later)
+            if operation and not operation.group(1).startswith(READERS):
+                kind, first = operation.group(1), int(operation.group(2))
+                width = 4 if ".128" in kind else 2 if ".64" in kind or ".WIDE" in kind else 1
+                if factor & set(range(first, first + width)):
+                    found.append(f"{line} <- {later}")
+    return found
+
+
+def test_a_write_under_way_is_found() -> None:
+    """What the search is for, and what it must let pass."""
+    product = "HGMMA.64x128x16.F32.BF16 R88, R152, gdesc[UR16].tnspB, R88 ;"
+    wait = "WARPGROUP.DEPBAR.LE gsb0, 0x0 ;"
+    late = "F2FP.BF16.F32.PACK_AB R153, R1, R2 ;"
+    assert [] == written_under_way([product, wait, late])
+    assert [] == written_under_way([product, "STS [R153], R152 ;", "MUFU.EX2 R156, R155 ;", wait])
+    assert 1 == len(written_under_way([product, "@P0 BRA `(.L_x_1) ;", f"@!P1 {late}", wait]))
+    assert 1 == len(written_under_way([product, "LDS.128 R150, [R3] ;", wait]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize("options", [{}, {"window": (1024, 0)}], ids=["right", "left"])
+@pytest.mark.parametrize("D", DENSE)
+def test_nothing_is_serialised_and_no_whole_tile_spills(
+    D: int, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """Every form of the table: no wait that the source does not have, and no memory in the loop.
+
+    What a form does spill, it spills outside of the loop over whole tiles.
+    """
+    ready = launch(D, dtype=dtype, **options)
     compiled = compiling.compiled_for(ready, 90)
     assert [] == compiling.warnings_of(compiled)
     used = compiling.resources(ready, 90)
     print(D, options, used)
     assert used.spilled <= SPILLS[D, "window" in options]
     assert used.shared <= CHIP.shared
-    found = loops(compiling.instructions(compiled))
+    instructions = compiling.instructions(compiled)
+    assert any(map(FACTOR.search, instructions))
+    assert [] == written_under_way(instructions)
+    found = loops(instructions)
     consumers = DENSE[D].consumers
     assert len(found) >= 2 * consumers  # whole tiles and ragged ones
     for loop in found[:consumers]:
@@ -78,7 +125,10 @@ def test_an_overlapping_form_takes_powers_while_a_product_runs() -> None:
     compiled = compiling.compiled_for(ready, 90)
     assert [] == compiling.warnings_of(compiled)
     assert 0 == compiling.resources(ready, 90).spilled
-    loop = loops(compiling.instructions(compiled))[0]
+    instructions = compiling.instructions(compiled)
+    assert any(map(FACTOR.search, instructions))
+    assert [] == written_under_way(instructions)
+    loop = loops(instructions)[0]
     last = max(at for at, line in enumerate(loop) if "HGMMA" in line)
     waits = [at for at, line in enumerate(loop) if "WARPGROUP.DEPBAR" in line and at > last]
     between = [line for line in loop[last : waits[-1]] if "MUFU.EX2" in line]
@@ -174,6 +224,41 @@ def test_another_chip_or_another_triton_is_told(monkeypatch: pytest.MonkeyPatch)
     (reason,) = hopper.reasons(problem(), CHIP)
     assert "no warp_specialize" in str(reason)
     hopper.missing.cache_clear()
+
+
+def test_a_release_of_triton_that_is_not_known_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gluon is experimental, and what compiles may still mean another thing."""
+    monkeypatch.setattr(hopper, "KNOWN", ("3.5",))
+    hopper.missing.cache_clear()
+    (reason,) = hopper.reasons(problem(), CHIP)
+    hopper.missing.cache_clear()
+    assert "is known to run with 3.5" in str(reason)
+
+
+@pytest.mark.parametrize(
+    ("capability", "backend", "said"),
+    [
+        (9, TritonBackend(), "Hopper path: there is a softcap; the portable kernel runs"),
+        (9, TritonBackend(hopper=False), None),
+        (8, TritonBackend(), None),
+    ],
+    ids=["hopper", "switched off", "ampere"],
+)
+def test_an_explanation_says_why_the_portable_kernel_runs(
+    monkeypatch: pytest.MonkeyPatch, capability: int, backend: TritonBackend, said: str | None
+) -> None:
+    monkeypatch.setattr(chips, "chip_of", lambda _: CHIP._replace(capability=capability))
+    monkeypatch.setattr(TritonBackend, "available", lambda _: [])
+    monkeypatch.setattr(sys.modules[TritonBackend.__module__], "_about_device", lambda _: [])
+    q = torch.zeros(1, 2, 256, 64, dtype=torch.bfloat16)
+    told = attnref.explain(attnref.attention, q, q, q, softcap=30.0, backend=backend)
+    assert "triton" == told.runs
+    assert [said] * (said is not None) == [str(r) for r in told.remarks.get("triton", ())]
+    told = attnref.explain(attnref.attention, q, q, q, backend=backend)
+    taken = ["Hopper path: runs"] * (said is not None)
+    assert taken == [str(r) for r in told.remarks.get("triton", ())]
+    assert () == told.remarks.get("reference", ())
+    assert [] == backend.remarks(normalize.softmax(q))
 
 
 def test_no_schedule_is_copied_into_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,15 @@ def test_attention_is_launched_again(told: Told, hopper: bool) -> None:
         assert all(alike(x, y, places) for x, y in parts)
 
 
+def test_recipes_do_not_fill_a_device(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedules that no longer fit are worked out for each call again."""
+    monkeypatch.setattr(replay, "ROOM", 1)
+    attention_call(0, 64, hopper=True)
+    assert (1, 0) == (len(told), len(replay._recipes))
+    attention_call(0, 64, hopper=False)
+    assert (2, 1) == (len(told), len(replay._recipes))
+
+
 def test_the_two_kernels_do_not_share_a_recipe(told: Told) -> None:
     """What a call comes to depends on whether it may take the path."""
     attention_call(0, 64, hopper=True)
