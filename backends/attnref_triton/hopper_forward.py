@@ -1,7 +1,7 @@
 r"""Attention forward for Hopper: who copies, who multiplies, and when they wait.
 
 **Counted.** As in `forward`: `4 D` operations for each visible pair of a query and a key, and
-one power of two. An H100 multiplies 1024 x 4 pairs of numbers a clock and multiprocessor and
+one power of two. A multiprocessor of an H100 does 4096 of these operations a clock and
 takes 16 powers, so that at D 128 the powers of a tile take half as long as its products, at
 D 64 as long. The kernel of `forward` does one after the other; two programs on a
 multiprocessor hide some of it.
@@ -30,7 +30,7 @@ advance. `table` says what of the keys a tile visits, and for each consumer whic
 visits hide nothing, so that only the others pay for a mask.
 
 **Rows' sums** are kept as each thread's own sums and added up across threads at the end: that
-saves the shuffles of every tile, and registers, which there are 128 of for a thread.
+saves the shuffles of every tile, and registers, of which a thread has some 160.
 
 **Scalars are read from memory** where they are needed, and not captured: what a partition
 captures stays in registers through all its loops, and made them spill.
