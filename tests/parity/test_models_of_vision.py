@@ -24,6 +24,7 @@ from attnref.models import (
     SwinV2Config,
     ViTConfig,
     convolutional,
+    initialise,
     load,
     resized,
     swin,
@@ -124,7 +125,7 @@ def test_position_tables_are_resized_as_by_each_library(extent):
     torch.manual_seed(0)
     config = ViTConfig(**{**SMALL, "image": (32, 32)}, classes=0)
     table = torch.randn(1, 17, 32)
-    parameters = {"positions": table[0].numpy()}
+    parameters = {**initialise(config, np.random.default_rng(0)), "positions": table[0].numpy()}
     grid = [n // 8 for n in extent]
 
     timms = resample_abs_pos_embed(table, grid)
