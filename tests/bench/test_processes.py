@@ -25,8 +25,9 @@ def place_of(place: Place) -> tuple[str, str, int]:
     return place.backend.name, place.machine.name, os.getpid()
 
 
-def test_each_is_a_process_of_its_own() -> None:
+def test_each_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the backend and the machine in it."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where a process finds `place_of`
     here = Here(Place(registry.load("numpy"), cpu.Processor()))
     with here as a, Fresh("numpy", "cpu") as b, Fresh("attnref_numpy:backend", "cpu") as c:
         b.wait()
