@@ -83,18 +83,12 @@ DEVICE void product_of_rows(A (&s)[OWN][OWN], const Head<T>& x, int i0, const He
     }
 }
 
-// `sum += w y` for weights `w`, in shared memory once all threads have put theirs there, and
-// the rows of `y` from `j0` on.
+// `sum += weights y` for the weights that all threads have put into shared memory, and the rows
+// of `y` from `j0` on.
 template <typename A, int COLUMNS, typename T>
-DEVICE void add_product(A (&sum)[OWN][COLUMNS / 16], const A (&w)[OWN][OWN], const Head<T>& y,
-                        int j0) {
+DEVICE void add_weighted(A (&sum)[OWN][COLUMNS / 16], const Head<T>& y, int j0) {
     Room<A, COLUMNS>& r = room<A, COLUMNS>();
     const int row = threadIdx.x / 16 * OWN, column = threadIdx.x % 16;
-    __syncthreads();
-#pragma unroll
-    for (int m = 0; m < OWN; m++)
-#pragma unroll
-        for (int n = 0; n < OWN; n++) r.weights[row + m][column + 16 * n] = w[m][n];
     for (int j = 0; j < SIDE; j += SLICE) {
         __syncthreads();
         for (int n = threadIdx.x; n < SLICE * COLUMNS; n += 256) {
@@ -116,6 +110,20 @@ DEVICE void add_product(A (&sum)[OWN][COLUMNS / 16], const A (&w)[OWN][OWN], con
     }
 }
 
+// `sum += w y` for the weights `w` of a tile.
+template <typename A, int COLUMNS, typename T>
+DEVICE void add_product(A (&sum)[OWN][COLUMNS / 16], const A (&w)[OWN][OWN], const Head<T>& y,
+                        int j0) {
+    Room<A, COLUMNS>& r = room<A, COLUMNS>();
+    const int row = threadIdx.x / 16 * OWN, column = threadIdx.x % 16;
+    __syncthreads();
+#pragma unroll
+    for (int m = 0; m < OWN; m++)
+#pragma unroll
+        for (int n = 0; n < OWN; n++) r.weights[row + m][column + 16 * n] = w[m][n];
+    add_weighted<A, COLUMNS>(sum, y, j0);
+}
+
 // The same, for the weights' transpose: rows of `sum` are columns of the tile.
 template <typename A, int COLUMNS, typename T>
 DEVICE void add_transposed(A (&sum)[OWN][COLUMNS / 16], const A (&w)[OWN][OWN], const Head<T>& y,
@@ -127,25 +135,7 @@ DEVICE void add_transposed(A (&sum)[OWN][COLUMNS / 16], const A (&w)[OWN][OWN], 
     for (int m = 0; m < OWN; m++)
 #pragma unroll
         for (int n = 0; n < OWN; n++) r.weights[column + 16 * n][row + m] = w[m][n];
-    for (int i = 0; i < SIDE; i += SLICE) {
-        __syncthreads();
-        for (int n = threadIdx.x; n < SLICE * COLUMNS; n += 256) {
-            const int k = n / COLUMNS, d = n % COLUMNS;
-            r.slice[k][d] = y.template read<A>(i0 + i + k, d);
-        }
-        __syncthreads();
-        for (int k = 0; k < SLICE; k++) {
-            A a[OWN];
-#pragma unroll
-            for (int m = 0; m < OWN; m++) a[m] = r.weights[row + m][i + k];
-#pragma unroll
-            for (int c = 0; c < COLUMNS / 16; c++) {
-                const A b = r.slice[k][column + 16 * c];
-#pragma unroll
-                for (int m = 0; m < OWN; m++) sum[m][c] += a[m] * b;
-            }
-        }
-    }
+    add_weighted<A, COLUMNS>(sum, y, i0);
 }
 
 // Whether row `i` sees key `j`, mask included.

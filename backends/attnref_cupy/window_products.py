@@ -8,7 +8,7 @@ tokens. Half precisions are multiplied as float32, since CuPy's batched product 
 way with them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import inf, prod
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import cupy
 import numpy as np
 
 from attnref.problem import Result, WindowGradients, WindowProblem
-from attnref_cupy.layout import empty_as
+from attnref_cupy.layout import empty_as, settle
 
 SCORES = 1 << 24
 """Scores that are in memory at a time."""
@@ -181,9 +181,8 @@ def forward(problem: WindowProblem) -> Result:
         out[m, :, i] = cupy.matmul(weights, f.wide(f.v[m])) / total
         told = cupy.where(nothing, cupy.full_like(total, -inf), level + cupy.log(total))
         lse[m, :, i] = told[..., 0]
-    if (
-        p.lse_dtype != f.dtype
-    ):  # a finite one stays finite: minus infinity says that nothing was seen
+    if p.lse_dtype != f.dtype:
+        # A finite one stays finite: minus infinity says that nothing was seen.
         most = float(np.finfo(p.lse_dtype).max)
         lse = cupy.where(cupy.isfinite(lse), cupy.clip(lse, -most, most), lse)
     due = empty_as(p.q, p.v.shape[-1])
@@ -231,12 +230,15 @@ def _settled(
     for x, to in zip(made, parts, strict=True):
         bring(x, at, to)
     if dbias is not None:
-        due_bias = empty_as(p.bias)
-        due_bias[...] = dbias
-        dbias = due_bias
+        dbias = settle(empty_as(p.bias), dbias)
     if dscale is not None:
         dscale = dscale.astype(p.scale.dtype)  # type: ignore[union-attr]
-    if p.qkv is not None:
+    return gradients(due, dbias, dscale)
+
+
+def gradients(due: Sequence[Any], dbias: Any, dscale: Any) -> WindowGradients:
+    """Name gradients: of a packed projection the one, or of q, k and v (G1)."""
+    if len(due) == 1:
         return WindowGradients(None, None, None, dbias, dscale, due[0])
     dq, dk, dv = due
     return WindowGradients(dq, dk, dv, dbias, dscale)

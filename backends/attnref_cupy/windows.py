@@ -17,7 +17,14 @@ from attnref.problem import Result, WindowGradients, WindowProblem
 from attnref_cupy import window_products
 from attnref_cupy.compiling import Kernel, kernel
 from attnref_cupy.launching import Launch
-from attnref_cupy.layout import columns_in_eights, empty_as, pointer, room_for, settle
+from attnref_cupy.layout import (
+    columns_in_eights,
+    empty_as,
+    in_order_of,
+    pointer,
+    room_for,
+    settle,
+)
 from attnref_cupy.machine import Chip, chip_of
 from attnref_cupy.structures import KINDS, TYPES
 
@@ -84,7 +91,7 @@ WALKS = {
         16: Walk(3, 3, 24), 32: Walk(3, 2, 24), 64: Walk(2, 2, 24), 128: Walk(1, 1, 24),
     },
 }  # fmt: skip
-"""Kernel to columns of a tile to the walk; none was timed yet."""
+"""Kernel to columns of a tile to the walk: first guesses, none tuned on a GPU."""
 
 READ = {"window_forward": 3, "window_backward": 5}
 """Arrays of which a kernel copies a tile from each window."""
@@ -279,12 +286,6 @@ def _reaches(x: Any) -> bool:
     return far // 16 < 2**31
 
 
-def in_order_of(x: Any, made: Any) -> Any:
-    """Lay an array of x's shape out in memory as x is."""
-    due = empty_as(x)
-    return made if due.strides == made.strides else settle(due, made)
-
-
 def forward(problem: WindowProblem) -> Result:
     """Attend inside the windows."""
     p, call = problem, windows_of(problem)
@@ -333,10 +334,7 @@ def backward(problem: WindowProblem, result: Result, dout: Any, dlse: Any) -> Wi
         launch.run()
     dbias = None if summed is None else in_order_of(p.bias, summed)
     given = [settle(x, y) for x, y in zip(due, rooms, strict=True)]
-    if p.qkv is not None:
-        return WindowGradients(None, None, None, dbias, dscale, given[0])
-    dq, dk, dv = given
-    return WindowGradients(dq, dk, dv, dbias, dscale)
+    return window_products.gradients(given, dbias, dscale)
 
 
 def backward_launches(
