@@ -33,6 +33,10 @@ class Backend(Protocol):
     `masked_nonfinite = True`: what is not finite at an invisible position inside the given
     lengths reaches no result (C6); or `deterministic = True`: the same call gives the same
     bits, forward and backward.
+
+    And it may have a method `remarks(problem)`, which returns a sequence of `Reason`: what
+    `explain` says of how a call would run that it does not refuse, e.g. why it would take a
+    slower kernel. Like `unsupported`, it never raises, compiles or allocates.
     """
 
     name: str

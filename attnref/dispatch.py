@@ -11,7 +11,7 @@ nothing is moved or converted unasked (H3).
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -201,11 +201,14 @@ class Explanation:
         call: The call in one line.
         runs: The backend that would run; `None` if none would.
         reasons: Backend name to its reasons; empty if it could run.
+        remarks: Backend name to what it says of how it would run the call, where it says
+            anything: none of it is a reason against it.
     """
 
     call: str
     runs: str | None
     reasons: dict[str, tuple[Reason, ...]]
+    remarks: dict[str, tuple[Reason, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return a table: the call, then one line per backend and reason."""
@@ -213,7 +216,7 @@ class Explanation:
         lines = [self.call]
         for name, reasons in self.reasons.items():
             mark = "runs" if name == self.runs else "could run"
-            said = [str(r) for r in reasons] or [mark]
+            said = [str(r) for r in reasons] or [mark, *map(str, self.remarks.get(name, ()))]
             lines += [f"  {'' if n else name:<{width}}  {text}" for n, text in enumerate(said)]
         return "\n".join(lines)
 
@@ -236,7 +239,22 @@ def explain(problem: Problem, *, requested: str | Backend | None = None) -> Expl
         else:
             reasons[name] = tuple(against(requested, problem, named=True))
         runs = None if reasons[name] else name
-    return Explanation(str(problem), runs, reasons)
+    given = {} if requested is None or isinstance(requested, str) else {requested.name: requested}
+    remarks = {
+        n: said
+        for n, found in reasons.items()
+        if not found and (said := _remarks(given.get(n) or registry.load(n), problem))
+    }
+    return Explanation(str(problem), runs, reasons, remarks)
+
+
+def _remarks(backend: Backend, problem: Problem) -> tuple[Reason, ...]:
+    ask = getattr(backend, "remarks", None)
+    if ask is None:
+        return ()
+    if backend.library not in ("any", problem.library):
+        problem = crossed(problem, backend.library)
+    return tuple(ask(problem))
 
 
 class _Preference:

@@ -325,6 +325,41 @@ def test_an_explanation_may_find_nobody(installed: dict[str, Any]) -> None:
     assert attnref.explain(attnref.softmax, Q).runs is None
 
 
+def test_an_explanation_has_remarks_of_who_could_run(installed: dict[str, Any]) -> None:
+    """A backend may say how it would run a call; one that refuses it is not asked (H4)."""
+    remark = attnref.Reason("slow", "x is strided; the slower kernel runs")
+    asked: list[Any] = []
+
+    def remarks(problem: Any) -> list[attnref.Reason]:
+        asked.append(problem.x)
+        return [remark]
+
+    for fake in (Fake("triton", against=[LARGE]), Fake("torch", "torch"), Fake("numpy")):
+        fake.remarks = remarks  # type: ignore[attr-defined]
+        put(installed, fake)
+    put(installed, Fake("zeta"))
+    told = attnref.explain(attnref.softmax, Q)
+    assert {"numpy": (remark,)} == told.remarks
+    assert asked[0] is Q
+    assert str(told).splitlines()[-3:] == [
+        "  numpy   runs",
+        "          x is strided; the slower kernel runs",
+        "  zeta    could run",
+    ]
+    named = attnref.explain(attnref.softmax, Q, backend="torch")
+    assert {"torch", "numpy"} == named.remarks.keys()
+    assert any(isinstance(x, torch.Tensor) for x in asked)
+
+
+def test_an_object_is_asked_for_its_own_remarks(installed: dict[str, Any]) -> None:
+    """And not whoever is registered under its name (H4)."""
+    put(installed, Fake("numpy"))
+    mine = Fake("numpy")
+    mine.remarks = lambda _: [BUSY]  # type: ignore[attr-defined]
+    assert {"numpy": (BUSY,)} == attnref.explain(attnref.softmax, Q, backend=mine).remarks
+    assert {} == attnref.explain(attnref.softmax, Q).remarks
+
+
 def test_an_empty_explanation_is_its_call() -> None:
     """Without a backend there is nothing to align (H4)."""
     assert "softmax" == str(dispatch.Explanation("softmax", None, {}))

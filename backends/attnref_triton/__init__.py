@@ -18,6 +18,9 @@ and possible where they are not installed.
 
 from attnref_triton.backend import TritonBackend
 
-__all__ = ["TritonBackend", "backend"]
+__all__ = ["TritonBackend", "backend", "portable"]
 
 backend = TritonBackend()
+
+portable = TritonBackend(hopper=False)
+"""The same without the Hopper path: `attnref conform attnref_triton:portable` judges it."""

@@ -8,7 +8,7 @@ import torch
 import triton
 
 from attnref.problem import AttentionGradients, AttentionProblem, Result, VarlenProblem
-from attnref_triton import replay
+from attnref_triton import hopper, replay
 from attnref_triton.arguments import common, rows_like, table, tokens
 from attnref_triton.backward import keys_kernel, queries_kernel
 from attnref_triton.call import Call, broadcast, call_of, in_eights
@@ -34,18 +34,26 @@ class Made(NamedTuple):
     delta: torch.Tensor
 
 
-def forward(problem: AttentionProblem | VarlenProblem, precision: str) -> Result:
-    """Attend."""
+def forward(
+    problem: AttentionProblem | VarlenProblem, precision: str, *, path: bool = True
+) -> Result:
+    """Attend; with the kernel for Hopper, if the call may and can take that path."""
     call = call_of(problem, precision)
-    plan = plan_of(call)
+    chip = chip_of(problem.q.device)
+    taken = path and not hopper.reasons(problem, chip)
     out = empty_as(problem.q, problem.v.shape[-1])
     buffers = {"out": room_for(out), "lse": rows_like(call)}
-    if plan.parts > 1:
-        for name, x in list(buffers.items()):
-            buffers[f"part_{name}"] = x.new_empty((plan.parts, *x.shape), dtype=torch.float32)
-    launches = [(launch, launch.run()) for launch in forward_launches(call, plan, buffers)]
-    if buffers["out"] is out and call.takes(problem):
-        replay.keep(problem, precision, buffers, launches)
+    if taken:
+        ready = iter([hopper.launch_of(call, buffers["out"], buffers["lse"], chip)])
+    else:
+        plan = plan_of(call)
+        if plan.parts > 1:
+            for name, x in list(buffers.items()):
+                buffers[f"part_{name}"] = x.new_empty((plan.parts, *x.shape), dtype=torch.float32)
+        ready = forward_launches(call, plan, buffers)
+    launches = [(launch, launch.run()) for launch in ready]
+    if buffers["out"] is out and call.takes(problem) and not hopper.capturing():
+        replay.keep(replay.key_of(problem, (precision, path)), buffers, launches)
     return Result(settle(out, buffers["out"]), buffers["lse"])
 
 

@@ -59,16 +59,18 @@ class TritonBackend:
     Args:
         precision: Of products of float32: `"ieee"`, or `"tf32"` to have their factors
             rounded to ten bits and the products run on tensor cores.
+        hopper: Whether calls that can take the Hopper path do (`attnref_triton.hopper`).
     """
 
     name = "triton"
     library = "torch"
     deterministic = True
 
-    def __init__(self, precision: str = "ieee") -> None:
+    def __init__(self, precision: str = "ieee", *, hopper: bool = True) -> None:
         if precision not in ("ieee", "tf32"):
             raise ValueError(f"precision is 'ieee' or 'tf32', not {precision!r}")
         self.precision = precision
+        self.hopper = hopper
         self.profile = "half-weights" if precision == "ieee" else "tf32"
 
     def available(self) -> Sequence[Reason]:
@@ -127,21 +129,43 @@ class TritonBackend:
         ]
         return reasons
 
+    def remarks(self, problem: Problem) -> Sequence[Reason]:
+        """Say whether a call takes the Hopper path, and if not, why; nothing on other chips."""
+        if not isinstance(problem, AttentionProblem | VarlenProblem) or interpreted():
+            return []
+        from attnref_triton import hopper  # loads Triton
+        from attnref_triton.chips import chip_of
+
+        chip = chip_of(problem.q.device)
+        return hopper.remarks(problem, chip) if self.hopper and chip.capability == 9 else []
+
     def _dtypes(self) -> tuple[str, ...]:
         return tuple(d for d in DTYPES if d != "bfloat16" or not interpreted())
 
     def forward(self, problem: Problem) -> Result:
         """Run the problem; one of a shape that ran before takes the short way."""
-        if isinstance(problem, AttentionProblem | VarlenProblem) and problem.library == "torch":
-            from attnref_triton import replay  # loads torch
-
-            recipe = replay.find(problem, self.precision)
-            if recipe is not None:
-                return recipe.follow(problem)
+        if (result := self._again(problem)) is not None:
+            return result
         refuse(self, problem)
         from attnref_triton import operations  # loads Triton
 
-        return operations.forward(problem, self.precision)
+        return operations.forward(problem, self.precision, path=self.hopper)
+
+    def _again(self, problem: Problem) -> Result | None:
+        """Take the short way, if a call like this one ran before."""
+        if problem.library != "torch":
+            return None
+        if isinstance(problem, WindowProblem):
+            from attnref_triton import windows  # loads Triton
+
+            return windows.again(problem, self.precision)
+        if isinstance(problem, AttentionProblem | VarlenProblem):
+            from attnref_triton import replay  # loads Triton
+
+            key = replay.key_of(problem, (self.precision, self.hopper))
+            recipe = replay.find(key, problem.q.device)
+            return None if recipe is None else recipe.follow(problem)
+        return None
 
     def backward(
         self,
@@ -150,7 +174,13 @@ class TritonBackend:
         dout: "torch.Tensor",
         dlse: "torch.Tensor | None" = None,
     ) -> Gradients:
-        """Pass gradients back."""
+        """Pass gradients back; windows of a shape that ran before take the short way."""
+        if isinstance(problem, WindowProblem) and problem.library == "torch":
+            from attnref_triton import windows  # loads Triton
+
+            gradients = windows.back_again(problem, result, dout, dlse, self.precision)
+            if gradients is not None:
+                return gradients
         refuse(self, problem)
         from attnref_triton import operations  # loads Triton
 

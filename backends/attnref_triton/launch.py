@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -19,6 +19,8 @@ class Launch:
         warps: Warps in a program.
         stages: Tiles in flight.
         roles: Which tensor of the call an argument is, where that is not its name.
+        registers: For each thread, where the compiler is not to choose.
+        kept: Tensors that are not the call's, and the same for all calls of its shape.
     """
 
     kernel: Any
@@ -27,6 +29,14 @@ class Launch:
     warps: int = 4
     stages: int = 1
     roles: Mapping[str, str] = field(default_factory=dict)
+    registers: int | None = None
+    kept: frozenset[str] = frozenset()
+
+    @property
+    def options(self) -> dict[str, int]:
+        """What the compiler is told."""
+        told = {"num_warps": self.warps, "num_stages": self.stages}
+        return told if self.registers is None else {**told, "maxnreg": self.registers}
 
     def run(self) -> Any:
         """Queue the kernel on the current stream, and return what it was compiled to.
@@ -37,9 +47,7 @@ class Launch:
         if 0 in self.grid:
             return None
         try:
-            return self.kernel[self.grid](
-                **self.arguments, num_warps=self.warps, num_stages=self.stages
-            )
+            return self.kernel[self.grid](**self.arguments, **self.options)
         except Exception as error:
             raise RuntimeError(f"{self} could not be launched: {error}") from error
 
@@ -48,6 +56,15 @@ class Launch:
         sizes = {n: x for n, x in self.arguments.items() if n.isupper()}
         said = ", ".join(f"{n}={x}" for n, x in sizes.items())
         return f"{self.kernel.__name__}({said}) with {self.warps} warps, {self.stages} stages"
+
+
+class Described(NamedTuple):
+    """What of a tensor descriptor the launch of a compiled kernel reads."""
+
+    base: torch.Tensor
+    shape: list[int]
+    strides: list[int]
+    padding: str
 
 
 def over_rows(

@@ -27,12 +27,12 @@ from attnref_triton import attention, merging, position_bias, softmax, windows
 from attnref_triton.backend import interpreted
 
 
-def forward(problem: Problem, precision: str) -> Result:
+def forward(problem: Problem, precision: str, *, path: bool = True) -> Result:
     """Run any problem."""
     with _undisturbed(problem):
         match problem:
             case AttentionProblem() | VarlenProblem():
-                return attention.forward(problem, precision)
+                return attention.forward(problem, precision, path=path)
             case WindowProblem():
                 return windows.forward(problem, precision)
             case TableProblem():

@@ -78,6 +78,27 @@ class Need(NamedTuple):
     table: int = 0
 
 
+class Form(NamedTuple):
+    """How the forward kernel for Hopper is cut.
+
+    Attributes:
+        consumers: Groups of four warps that multiply, each with 64 queries.
+        keys: Keys in a tile.
+        stages: Tiles of keys in flight.
+        overlap: Whether a consumer's exponentials run while its own last product does.
+        registers: For each thread, before they are dealt out anew.
+    """
+
+    consumers: int
+    keys: int
+    stages: int
+    overlap: bool
+    registers: int
+
+
+DENSE = {64: Form(3, 128, 3, False, 128), 128: Form(3, 128, 2, False, 128)}
+"""Columns of a head to the form that serves them."""
+
 HOPPER = {
     "forward": {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 3), 256: Tiles(128, 32, 8, 3)},
     "tabled": {64: Tiles(128, 64, 4, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(128, 32, 8, 2)},

@@ -1,0 +1,330 @@
+"""The Hopper path: which calls take it, and what its kernel is told.
+
+`hopper_forward` is written in Gluon, Triton's language beneath Triton: it says itself which
+warps copy and which multiply. That pays on capability 9.0, in half precision, from some
+hundred queries on; everything else runs the kernels of `forward`. Nothing here changes what
+a call means, only which kernel answers it, and `reasons` says why one does not take the path.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import torch
+import triton
+
+from attnref.backend import Reason
+from attnref.problem import AttentionProblem, VarlenProblem
+from attnref_triton.backend import interpreted
+from attnref_triton.call import TINY, Call
+from attnref_triton.launch import Launch
+from attnref_triton.layout import EIGHT
+from attnref_triton.tables import DENSE, FEW, Chip, Form
+
+ROWS = 64
+"""Queries of a consumer: the height of a matrix product of four warps."""
+
+HEAD = 8
+"""Numbers of a tile that all consumers read, see `table_of`."""
+
+TURN = 4
+"""Numbers of a turn, see `turns_of`."""
+
+TOGETHER = 2**25
+"""Bytes of keys and values that programs at work at one time should share: most of the L2 cache."""
+
+OVERHEAD = 0.7
+"""What a tile of queries costs beside its visits, in visits."""
+
+SORTED = 2**16
+"""Tiles of queries up to which each is given to the program that is free first.
+
+Where there are more, programs have so many that taking turns is as fair.
+"""
+
+
+MOST = 2**20
+"""Tiles of queries whose turns are still written down."""
+
+KNOWN = ("3.6",)
+"""Releases of Triton that the path ran with; to others Gluon, an experiment, may mean less."""
+
+
+@lru_cache
+def missing() -> str | None:
+    """Say what of Gluon this Triton lacks; `None` if nothing."""
+    installed = triton.__version__
+    if ".".join(installed.split(".")[:2]) not in KNOWN:
+        return f"Triton is {installed}, and the path is known to run with {' and '.join(KNOWN)}"
+    try:
+        import_module("attnref_triton.hopper_forward")
+        import_module("triton.experimental.gluon.nvidia.hopper")
+        rooms = import_module("triton.experimental.gluon.language").shared_memory_descriptor
+        _ = rooms._reinterpret, rooms.index  # noqa: SLF001  # what of them the kernel calls
+    except (ImportError, AttributeError, TypeError) as error:
+        return f"this Triton's Gluon is not the one the path is written for: {error}"
+    return None
+
+
+def reasons(problem: AttentionProblem | VarlenProblem, chip: Chip) -> list[Reason]:
+    """Say why a call does not take the path; empty if it does."""
+    if chip.capability != 9:
+        return [Reason("capability", f"the chip has capability {chip.capability}, not 9.0")]
+    if interpreted():
+        return [Reason("interpreter", "Triton's interpreter does not run Gluon")]
+    lacking = missing()
+    if lacking is not None:
+        return [Reason("gluon", lacking)]
+    if capturing():
+        return [Reason("capture", "a graph is being captured, and no call like it ran before")]
+    if isinstance(problem, VarlenProblem):
+        return [Reason("packed", "sequences are packed")]
+    return [*_about_options(problem), *_about_sizes(problem), *_about_strides(problem)]
+
+
+def _about_options(p: AttentionProblem) -> Iterator[Reason]:
+    arrays = {"bias": p.bias, "mask": p.mask, "sinks": p.sinks}
+    arrays |= {"q_lens": p.q_lens, "kv_lens": p.kv_lens, "softcap": p.softcap}
+    for name, x in arrays.items():
+        if x is not None:
+            yield Reason("feature", f"there is a {name}", name)
+    if not isinstance(p.q_offset, int | str):
+        yield Reason("feature", "each entry has its own q_offset", "q_offset")
+    if p.dtype not in ("float16", "bfloat16"):
+        yield Reason("dtype", f"{p.dtype} is no half precision", "q")
+    if p.scale <= TINY:
+        yield Reason("scale", f"a scale of {p.scale} does not keep the order of scores")
+
+
+def _about_sizes(p: AttentionProblem) -> Iterator[Reason]:
+    B, Hq, Hkv, Sq, Sk, D, Dv = p.sizes
+    if Dv != D or D not in DENSE:
+        sizes = " or ".join(map(str, DENSE))
+        yield Reason("head-size", f"D = {D} and Dv = {Dv} are not both {sizes}", "q")
+    if 0 in (B, Hq, Sq, Sk):
+        yield Reason("empty", "an axis is empty")
+    elif Sq * (Hq // Hkv) <= FEW:
+        yield Reason("queries", f"a group has {FEW} rows or fewer", "q")
+    if B * Hq * -(-Sq // ROWS) > MOST:
+        yield Reason("tiles", f"there are more than {MOST} tiles of queries", "q", MOST)
+
+
+def _about_strides(p: AttentionProblem) -> Iterator[Reason]:
+    for name, x in {"q": p.q, "k": p.k, "v": p.v}.items():
+        if any(s == 0 and n > 1 for s, n in zip(x.stride(), x.shape, strict=True)):
+            yield Reason("strides", f"{name} is broadcast, and TMA reads no stride of 0", name)
+
+
+def remarks(problem: AttentionProblem | VarlenProblem, chip: Chip) -> list[Reason]:
+    """Say which kernel answers a call, for `explain`."""
+    against = reasons(problem, chip)
+    if not against:
+        return [Reason("hopper", "Hopper path: runs")]
+    return [
+        Reason("portable", f"Hopper path: {why}; the portable kernel runs", why.field, why.limit)
+        for why in against
+    ]
+
+
+def capturing() -> bool:
+    """Tell whether a graph is being captured, into which no schedule may be copied."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+def form_of(call: Call) -> Form:
+    """Look up how the kernel is cut."""
+    return DENSE[call.sizes[0]]
+
+
+def launch_of(
+    call: Call, out: torch.Tensor, lse: torch.Tensor, chip: Chip, form: Form | None = None
+) -> Launch:
+    """Tell the kernel its call."""
+    from attnref_triton.hopper_forward import LOG2E, attend_kernel
+
+    (Hq, _), (Sq, Sk), form = call.heads, call.tokens, form or form_of(call)
+    shape = (Sq, Sk, *bounds(call), Hq)
+    low = shape[2]
+    tiles = -(-Sq // (form.consumers * ROWS))
+    programs = min(chip.processors, tiles * Hq * call.batch)
+    row_bytes = 2 * call.sizes[0] * call.q.element_size()
+    together = max(1, TOGETHER // (Sk * row_bytes)) * call.group
+    turns, table = plan_of(
+        shape, form, call.batch, call.group, programs, together, str(call.q.device)
+    )
+    if call.q.is_cuda:
+        for x in (turns, table):  # of another stream, and perhaps the last call of their shape
+            x.record_stream(torch.cuda.current_stream(call.q.device))
+    arguments = {
+        "q": described(call.q, ROWS),
+        "k": described(call.k, form.keys),
+        "v": described(call.v, form.keys),
+        "out": described(out, ROWS),
+        "lse": lse,
+        "turns": turns,
+        "table": table,
+        "exponent": call.scale * LOG2E,
+        "CONSUMERS": form.consumers,
+        "BLOCK_N": form.keys,
+        "STAGES": form.stages,
+        "D": call.sizes[0],
+        "LEFT": low is not None,
+        "OVERLAP": form.overlap,
+    }
+    return Launch(
+        attend_kernel,
+        (programs,),
+        arguments,
+        registers=form.registers,
+        kept=frozenset({"turns", "table"}),
+    )
+
+
+def bounds(call: Call) -> tuple[int | None, int | None]:
+    """Return `(first, last)`: row `i` sees the keys from `i + first` to `i + last`.
+
+    A bound that hides nobody is `None`. Both are kept so near that sums with positions stay
+    within 32 bits.
+    """
+    left, right = call.window
+    Sq, Sk = call.tokens
+    offset = Sk - Sq if isinstance(call.offset, str) and call.offset == "end" else call.offset
+    if isinstance(offset, str):
+        offset = 0
+    assert isinstance(offset, int)
+    first = None if left is None else max(min(offset - left, Sk), -Sq)
+    last = None if right is None else max(min(offset + right, Sk), -Sq)
+    if first is not None and first + Sq - 1 <= 0:
+        first = None
+    if last is not None and last >= Sk - 1:
+        last = None
+    return first, last
+
+
+def table_of(shape: tuple[Any, ...], form: Form) -> list[list[int]]:
+    """Say for each tile of queries of a head what its program does.
+
+    Numbers of all: the first row, the first key, visits to tiles of keys, and then, counted
+    from that key, what row `i` of the tile sees: from `left + i` to `right + i`, and not past
+    the last key; heads and queries. Numbers of each consumer: of those visits it takes part
+    from `begin` to `end`, and from `a` to `z` all its rows see every key (`tiles.span`).
+    """
+    Sq, Sk, first, last, heads = shape
+    M, N = form.consumers * ROWS, form.keys
+    rows = []
+    for i0 in range(0, Sq, M):
+        low, high = _seen(i0, min(i0 + M, Sq), Sk, first, last)
+        visits = -(-(high - low) // N)
+        left = 0 if first is None else i0 + first - low
+        right = Sk if last is None else i0 + last - low
+        row = [i0, low, visits, left, right, Sk - 1 - low, heads, Sq]
+        for r0 in range(i0, i0 + M, ROWS):
+            r1 = min(r0 + ROWS, Sq)
+            if r0 >= Sq:
+                row += [0, 0, 0, 0]
+                continue
+            own_low, own_high = _seen(r0, r1, Sk, first, last)
+            begin = (own_low - low) // N
+            end = max(begin, -(-(own_high - low) // N))
+            if own_low == own_high:
+                end = begin = min(begin, visits)
+            all_low = low if first is None else max(r1 - 1 + first, low)
+            all_high = Sk if last is None else min(r0 + last + 1, Sk)
+            a = min(max(-(-(all_low - low) // N), begin), end)
+            z = min(max((all_high - low) // N, a), end)
+            row += [begin, a, z, end]
+        rows.append(row)
+    return rows
+
+
+def _seen(r0: int, r1: int, Sk: int, first: int | None, last: int | None) -> tuple[int, int]:
+    low = 0 if first is None else min(max(r0 + first, 0), Sk)
+    high = Sk if last is None else min(max(r1 + last, 0), Sk)
+    return low, max(low, high)
+
+
+def turns_of(
+    visits: Sequence[int], batch: int, heads: int, group: int, programs: int, together: int
+) -> torch.Tensor:
+    """Give each program its tiles of queries: `(tile, b, query head, key/value head)` in turn.
+
+    The longest come first, and each goes to the program that is free first; but only heads
+    whose keys fit into the cache together are worked on at a time. What is returned begins
+    with where each program's turns begin; a tile of `-1` ends them.
+    """
+    T, n = len(visits), batch * heads
+    longest = torch.tensor(visits).argsort(descending=True, stable=True)
+    if min(visits) == max(visits):
+        together = 1
+    at = torch.arange(n * T)
+    section = at // (together * T)
+    inside = at - section * together * T
+    width = torch.minimum(n - section * together, torch.tensor(together))
+    tile = longest[inside // width]
+    head = section * together + inside % width
+    program = at % programs
+    if len(at) <= SORTED:
+        free = [(0.0, p) for p in range(programs)]
+        chosen = []
+        for t in tile.tolist():
+            cost, p = heapq.heappop(free)
+            heapq.heappush(free, (cost + visits[t] + OVERHEAD, p))
+            chosen.append(p)
+        program = torch.tensor(chosen)
+    order = program.argsort(stable=True)
+    h = head % heads
+    items = torch.stack([tile, head // heads, h, h // group], 1)[order]
+    counts = torch.bincount(program, minlength=programs)
+    ends = torch.tensor([[-1, 0, 0, 0]])
+    parts = [torch.cat([part, ends]) for part in items.split(counts.tolist())]
+    begins = programs + TURN * (torch.cat([torch.zeros(1), (counts + 1).cumsum(0)[:-1]]))
+    return torch.cat([begins.long(), torch.cat(parts).flatten()]).to(torch.int32)
+
+
+@lru_cache(maxsize=64)
+def plan_of(
+    shape: tuple[Any, ...],
+    form: Form,
+    batch: int,
+    group: int,
+    programs: int,
+    together: int,
+    device: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return turns and table, as they lie on a device; for shapes seen before, as they lay."""
+    table = table_of(shape, form)
+    turns = turns_of([row[2] for row in table], batch, shape[4], group, programs, together)
+    return sent(turns, device), sent(torch.tensor(table, dtype=torch.int32).flatten(), device)
+
+
+def sent(x: torch.Tensor, device: str) -> torch.Tensor:
+    """Copy to a device on a stream of its own, and wait for that copy alone (A7)."""
+    if torch.device(device).type != "cuda":
+        return x
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        copied = x.pin_memory().to(device, non_blocking=True)
+        stream.synchronize()
+    return copied
+
+
+def described(x: torch.Tensor, rows: int) -> Any:
+    """Describe an array of tokens to TMA, which copies so many rows of a head at a time.
+
+    A head is an axis of its own, so that what lies past its last token is neither read, but
+    taken as zeros, nor written.
+    """
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+    block = [1, 1, rows, x.shape[-1]]
+    dtype = gl.bfloat16 if x.dtype is torch.bfloat16 else gl.float16
+    layout = gl.NVMMASharedLayout.get_default_for(block, dtype)
+    return TensorDescriptor(x, list(x.shape), strides_of(x), block, layout)
+
+
+def strides_of(x: torch.Tensor) -> list[int]:
+    """Return strides as TMA wants them, also of axes of length one."""
+    return [EIGHT if n == 1 else s for n, s in zip(x.shape[:-1], x.stride(), strict=False)] + [1]

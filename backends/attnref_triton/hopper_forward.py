@@ -1,0 +1,440 @@
+r"""Attention forward for Hopper: who copies, who multiplies, and when they wait.
+
+**Counted.** As in `forward`: `4 D` operations for each visible pair of a query and a key, and
+one power of two. A multiprocessor of an H100 does 4096 of these operations a clock and
+takes 16 powers, so that at D 128 the powers of a tile take half as long as its products, at
+D 64 as long. The kernel of `forward` does one after the other; two programs on a
+multiprocessor hide some of it.
+
+**Naive form.** That of `forward`: for each tile of keys `s = q k^T`, `p = 2^(s - max)`,
+`acc = alpha acc + p v`, in one loop that also copies.
+
+**The kernel** is that, with its work given to warps that do nothing else (Gluon calls such
+groups of warps partitions):
+
+- One warp, `produce`, has TMA copy tiles of keys and values into rings of `STAGES` rooms in
+  shared memory, as far ahead as there is room.
+- Three warpgroups, `consume`, have 64 queries each. While one takes powers, the products of
+  another run. That is the whole schedule, `in_turn`: nothing overlaps inside a warpgroup, and
+  the order among them settles by itself. (`overlapped`, with two consumers, has a product in
+  flight during its own softmax; it ran level with it, see `docs/hopper.md`.)
+
+Rooms change hands by barriers in shared memory: a `full` one is completed by TMA's bytes, a
+`free` one by all consumers, and the phase of both is the parity of how often the ring went
+round. A consumer that sees nothing of a tile that another one needs lets it pass: it waits and
+arrives, and multiplies nothing (`pass_by`).
+
+**Who does what** is decided by the host (`hopper.turns_of`): there are as many programs as
+multiprocessors, and each has a list of tiles of queries, the longest first, balanced in
+advance. `table` says what of the keys a tile visits, and for each consumer which of these
+visits hide nothing, so that only the others pay for a mask.
+
+**Rows' sums** are kept as each thread's own sums and added up across threads at the end: that
+saves the shuffles of every tile, and registers, of which a thread has some 160.
+
+**Scalars are read from memory** where they are needed, and not captured: what a partition
+captures stays in registers through all its loops, and made them spill.
+
+**Results** leave by TMA, from rooms of their own, clipped where the head's queries end: the
+head is an axis of the descriptor.
+"""
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+LOG2E = 1.4426950408889634
+"""Turns powers of e into powers of two."""
+
+LN2 = gl.constexpr(0.6931471805599453)
+INF = gl.constexpr(float("inf"))
+ROWS = gl.constexpr(64)
+TURN = gl.constexpr(4)
+HEAD = gl.constexpr(8)
+
+
+@gluon.jit
+def attend_kernel(
+    q, k, v, out, lse, turns, table, exponent,
+    CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
+    LEFT: gl.constexpr, OVERLAP: gl.constexpr,
+):  # fmt: skip
+    """Attend; a program takes its turns, see the top of this file.
+
+    `q`, `k`, `v` and `out` are descriptors of `(B, H, S, D)`, `lse` is `(B, H, Sq)` without
+    gaps, and `exponent` is the scale times `LOG2E`.
+    """
+    q_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, D], q.layout)
+    o_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, D], q.layout)
+    k_s = gl.allocate_shared_memory(k.dtype, [STAGES, 1, 1, BLOCK_N, D], k.layout)
+    v_s = gl.allocate_shared_memory(v.dtype, [STAGES, 1, 1, BLOCK_N, D], v.layout)
+    bar: gl.constexpr = mbarrier.MBarrierLayout()
+    q_full = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], bar)
+    q_free = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], bar)
+    k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
+    k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
+    v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
+    v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
+    for i in gl.static_range(CONSUMERS):
+        mbarrier.init(q_full.index(i), count=1)
+        mbarrier.init(q_free.index(i), count=1)
+    for i in gl.static_range(STAGES):
+        mbarrier.init(k_full.index(i), count=1)
+        mbarrier.init(v_full.index(i), count=1)
+        mbarrier.init(k_free.index(i), count=CONSUMERS)
+        mbarrier.init(v_free.index(i), count=CONSUMERS)
+    fence_async_shared()
+    # Constants are constants only in tuples that are written out.
+    if CONSUMERS == 3:
+        gl.warp_specialize(
+            [
+                (consume, (
+                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
+                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 0,
+                )),
+                (consume, (
+                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
+                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 1,
+                )),
+                (produce, (
+                    q, k, v, turns, table, q_s, k_s, v_s, q_full, q_free, k_full, k_free,
+                    v_full, v_free, 3, BLOCK_N, STAGES,
+                )),
+                (consume, (
+                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
+                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 2,
+                )),
+            ],
+            [4, 1, 4], [160, 24, 160],
+        )  # fmt: skip
+    else:
+        gl.warp_specialize(
+            [
+                (consume, (
+                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
+                    k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES, D, LEFT, OVERLAP, 0,
+                )),
+                (consume, (
+                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
+                    k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES, D, LEFT, OVERLAP, 1,
+                )),
+                (produce, (
+                    q, k, v, turns, table, q_s, k_s, v_s, q_full, q_free, k_full, k_free,
+                    v_full, v_free, 2, BLOCK_N, STAGES,
+                )),
+            ],
+            [4, 1], [240, 24],
+        )  # fmt: skip
+
+
+@gluon.jit
+def produce(
+    q, k, v, turns, table, q_s, k_s, v_s, q_full, q_free, k_full, k_free, v_full, v_free,
+    CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
+    """Copy what consumers need: a tile's queries once, its keys and values in rings.
+
+    The queries' room is asked for after the first keys are on their way.
+    """
+    here = turns + gl.load(turns + gl.program_id(0))
+    tile = gl.load(here)
+    turn = 0
+    c = 0
+    while tile >= 0:
+        row = table + tile * (HEAD + 4 * CONSUMERS)
+        b = gl.load(here + 1)
+        h = gl.load(here + 2)
+        g = gl.load(here + 3)
+        i0 = gl.load(row)
+        low = gl.load(row + 1)
+        visits = gl.load(row + 2)
+        here += TURN
+        tile = gl.load(here)
+        for t in range(visits):
+            s = c % STAGES
+            phase = (c // STAGES) & 1
+            j0 = low + t * BLOCK_N
+            mbarrier.wait(k_free.index(s), phase ^ 1)
+            mbarrier.expect(k_full.index(s), k.block_type.nbytes)
+            tma.async_copy_global_to_shared(k, [b, g, j0, 0], k_full.index(s), k_s.index(s))
+            if t == 0:
+                for i in gl.static_range(CONSUMERS):
+                    mbarrier.wait(q_free.index(i), (turn & 1) ^ 1)
+                    mbarrier.expect(q_full.index(i), q.block_type.nbytes)
+                    tma.async_copy_global_to_shared(
+                        q, [b, h, i0 + i * ROWS, 0], q_full.index(i), q_s.index(i)
+                    )
+                turn += 1
+            mbarrier.wait(v_free.index(s), phase ^ 1)
+            mbarrier.expect(v_full.index(s), v.block_type.nbytes)
+            tma.async_copy_global_to_shared(v, [b, g, j0, 0], v_full.index(s), v_s.index(s))
+            c += 1
+
+
+@gluon.jit
+def consume(
+    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
+    k_full, k_free, v_full, v_free,
+    CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
+    LEFT: gl.constexpr, OVERLAP: gl.constexpr, ME: gl.constexpr,
+):  # fmt: skip
+    """Attend with 64 queries of each turn's tile: those of consumer `ME`.
+
+    `c` counts the visits of the program, by which rooms of the rings and their phases go.
+    """
+    dtype: gl.constexpr = q_s.dtype
+    s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    o_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    line: gl.constexpr = gl.SliceLayout(1, s_l)
+    out_line: gl.constexpr = gl.SliceLayout(1, o_l)
+    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
+    q_tile = q_s.index(ME)._reinterpret(dtype, [ROWS, D], flat)
+    o_room = o_s.index(ME)
+    o_tile = o_room._reinterpret(dtype, [ROWS, D], flat)
+
+    here = turns + gl.load(turns + gl.program_id(0))
+    tile = gl.load(here)
+    row, visits, begin, a, z, end = span(table, tile, CONSUMERS, ME)
+    turn = 0
+    c = 0
+    while tile >= 0:
+        m = gl.full([ROWS], -INF, gl.float32, line)
+        l = partial(gl.zeros([ROWS, BLOCK_N], gl.float32, s_l))
+        acc = gl.zeros([ROWS, D], gl.float32, o_l)
+        if visits > 0:
+            mbarrier.wait(q_full.index(ME), turn & 1)
+        for t in range(begin):
+            pass_by(c + t, k_full, k_free, v_full, v_free, STAGES)
+        if OVERLAP:
+            if end > begin:
+                m, l, acc, p = first_tile(
+                    begin, end, m, l, acc, row, q_tile, k_s, k_full, k_free, c,
+                    exponent, BLOCK_N, STAGES, D, LEFT, ME,
+                )  # fmt: skip
+                if LEFT:
+                    m, l, acc, p = overlapped(
+                        begin + 1, a, end, m, l, acc, p, row, q_tile, k_s, v_s, k_full, k_free,
+                        v_full, v_free, c, exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
+                    )  # fmt: skip
+                a = gl.maximum(a, begin + 1)
+                m, l, acc, p = overlapped(
+                    a, z, end, m, l, acc, p, row, q_tile, k_s, v_s, k_full, k_free,
+                    v_full, v_free, c, exponent, BLOCK_N, STAGES, D, LEFT, ME, False,
+                )  # fmt: skip
+                m, l, acc, p = overlapped(
+                    gl.maximum(a, z), end, end, m, l, acc, p, row, q_tile, k_s, v_s, k_full,
+                    k_free, v_full, v_free, c, exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
+                )  # fmt: skip
+                s = (c + end - 1) % STAGES
+                mbarrier.wait(v_full.index(s), ((c + end - 1) // STAGES) & 1)
+                v_tile = v_s.index(s)._reinterpret(dtype, [BLOCK_N, D], flat)
+                acc = warpgroup_mma(p, v_tile, acc, is_async=True)
+                acc = warpgroup_mma_wait(0, deps=(acc,))
+                mbarrier.arrive(v_free.index(s))
+        else:
+            if LEFT:
+                m, l, acc = in_turn(
+                    begin, a, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c,
+                    exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
+                )  # fmt: skip
+            m, l, acc = in_turn(
+                a, z, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c,
+                exponent, BLOCK_N, STAGES, D, LEFT, ME, False,
+            )  # fmt: skip
+            m, l, acc = in_turn(
+                z, end, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c,
+                exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
+            )  # fmt: skip
+        b = gl.load(here + 1)
+        h = gl.load(here + 2)
+        r0 = gl.load(row) + ME * ROWS
+        heads = gl.load(row + 6)
+        Sq = gl.load(row + 7)
+        here += TURN
+        tile = gl.load(here)
+        if visits > 0:
+            mbarrier.arrive(q_free.index(ME))
+            turn += 1
+
+        l = gl.convert_layout(gl.sum(l, 1), line, assert_trivial=True)
+        live = l != 0.0
+        l = gl.where(live, l, 1.0)
+        e = gl.where(live, (m * exponent + gl.log2(l)) * LN2, -INF)
+        weight = gl.convert_layout(gl.where(live, 1.0 / l, 0.0), out_line, assert_trivial=True)
+        tma.store_wait(0)
+        gl.thread_barrier()
+        weight = gl.expand_dims(weight, 1)
+        # Selected, not multiplied: hidden values that are NaN must not reach an empty row.
+        o_tile.store(gl.where(weight == 0.0, 0.0, acc * weight).to(dtype))
+        fence_async_shared()
+        tma.async_copy_shared_to_global(out, [b, h, r0, 0], o_room)
+        i = r0 + gl.arange(0, ROWS, line)
+        gl.store(lse + (b.to(gl.int64) * heads + h) * Sq + i, e, mask=i < Sq)
+        for t in range(end, visits):
+            pass_by(c + t, k_full, k_free, v_full, v_free, STAGES)
+        c += visits
+        row, visits, begin, a, z, end = span(table, tile, CONSUMERS, ME)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def span(table, tile, CONSUMERS: gl.constexpr, ME: gl.constexpr):
+    """Read which visits of a tile are a consumer's: from, whole from, whole to, to."""
+    row = table + gl.maximum(tile, 0) * (HEAD + 4 * CONSUMERS)
+    mine = row + (HEAD + 4 * ME)
+    visits = gl.load(row + 2)
+    return row, visits, gl.load(mine), gl.load(mine + 1), gl.load(mine + 2), gl.load(mine + 3)
+
+
+@gluon.jit
+def in_turn(
+    t0, t1, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c, exponent,
+    BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
+    ME: gl.constexpr, RAGGED: gl.constexpr,
+):  # fmt: skip
+    """Take visits one after the other: product, softmax, product."""
+    dtype: gl.constexpr = q_tile.dtype
+    for t in range(t0, t1):
+        slot = (c + t) % STAGES
+        phase = ((c + t) // STAGES) & 1
+        mbarrier.wait(k_full.index(slot), phase)
+        s = scores(q_tile, k_s.index(slot), BLOCK_N, D)
+        s = warpgroup_mma_wait(0, deps=(s,))
+        mbarrier.arrive(k_free.index(slot))
+        if RAGGED:
+            s = hide(s, row, t * BLOCK_N, LEFT, ME)
+        p, m, l, alpha = softmax(s, m, l, exponent, RAGGED)
+        acc = acc * spread(alpha, acc)
+        mbarrier.wait(v_full.index(slot), phase)
+        v_tile = v_s.index(slot)._reinterpret(dtype, [BLOCK_N, D], q_tile.layout)
+        acc = warpgroup_mma(factor(p, acc, dtype), v_tile, acc, is_async=True)
+        acc = warpgroup_mma_wait(0, deps=(acc,))
+        mbarrier.arrive(v_free.index(slot))
+    return m, l, acc
+
+
+@gluon.jit
+def first_tile(
+    t, end, m, l, acc, row, q_tile, k_s, k_full, k_free, c, exponent,
+    BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
+    ME: gl.constexpr,
+):  # fmt: skip
+    """Begin an overlapping schedule: its first weights, whose product comes with the next visit."""
+    dtype: gl.constexpr = q_tile.dtype
+    slot = (c + t) % STAGES
+    mbarrier.wait(k_full.index(slot), ((c + t) // STAGES) & 1)
+    s = scores(q_tile, k_s.index(slot), BLOCK_N, D)
+    s = warpgroup_mma_wait(0, deps=(s,))
+    mbarrier.arrive(k_free.index(slot))
+    s = hide(s, row, t * BLOCK_N, LEFT, ME)
+    p, m, l, _ = softmax(s, m, l, exponent, True)
+    after = c + t + 1
+    mbarrier.wait(k_full.index(after % STAGES), (after // STAGES) & 1, pred=t + 1 < end)
+    return m, l, acc, factor(p, acc, dtype)
+
+
+@gluon.jit
+def overlapped(
+    t0, t1, end, m, l, acc, p, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c, exponent,
+    BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
+    ME: gl.constexpr, RAGGED: gl.constexpr,
+):  # fmt: skip
+    """Take visits so that the product of one's weights runs while the next's are worked out.
+
+    The wait for the keys after the next is where it is for the compiler's sake: without a
+    barrier between softmax and `wait(0)`, it moves the latter up, and nothing overlaps.
+    """
+    dtype: gl.constexpr = q_tile.dtype
+    for t in range(t0, t1):
+        slot = (c + t) % STAGES
+        s = scores(q_tile, k_s.index(slot), BLOCK_N, D)
+        before = (c + t - 1) % STAGES
+        mbarrier.wait(v_full.index(before), ((c + t - 1) // STAGES) & 1)
+        v_tile = v_s.index(before)._reinterpret(dtype, [BLOCK_N, D], q_tile.layout)
+        acc = warpgroup_mma(p, v_tile, acc, is_async=True)
+        s = warpgroup_mma_wait(1, deps=(s,))
+        mbarrier.arrive(k_free.index(slot))
+        if RAGGED:
+            s = hide(s, row, t * BLOCK_N, LEFT, ME)
+        w, m, l, alpha = softmax(s, m, l, exponent, RAGGED)
+        after = c + t + 1
+        mbarrier.wait(k_full.index(after % STAGES), (after // STAGES) & 1, pred=t + 1 < end)
+        acc = warpgroup_mma_wait(0, deps=(acc,))
+        mbarrier.arrive(v_free.index(before))
+        acc = acc * spread(alpha, acc)
+        p = factor(w, acc, dtype)
+    return m, l, acc, p
+
+
+@gluon.jit
+def scores(q_tile, k_room, BLOCK_N: gl.constexpr, D: gl.constexpr):
+    """Issue `q k^T`, and do not wait."""
+    s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    nothing = gl.zeros([ROWS, BLOCK_N], gl.float32, s_l)
+    k_tile = k_room._reinterpret(q_tile.dtype, [BLOCK_N, D], q_tile.layout)
+    return warpgroup_mma(q_tile, k_tile.permute((1, 0)), nothing, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def hide(s, row, j0, LEFT: gl.constexpr, ME: gl.constexpr):
+    """Hide what a row does not see; keys are counted from the tile's first."""
+    by_row: gl.constexpr = gl.SliceLayout(1, s.type.layout)
+    by_column: gl.constexpr = gl.SliceLayout(0, s.type.layout)
+    i = gl.arange(0, ROWS, by_row) + ME * ROWS
+    j = gl.expand_dims(gl.arange(0, s.shape[1], by_column), 0)
+    highest = gl.minimum(gl.load(row + 4) + i, gl.load(row + 5)) - j0
+    seen = j <= gl.expand_dims(highest, 1)
+    if LEFT:
+        lowest = gl.load(row + 3) + i - j0
+        seen = seen & (j >= gl.expand_dims(lowest, 1))
+    return gl.where(seen, s, -INF)
+
+
+@gluon.jit
+def softmax(s, m, l, exponent, RAGGED: gl.constexpr):
+    """Return the weights, the new state, and what scales the old one (D1)."""
+    m_new = gl.maximum(m, gl.max(s, 1))
+    top = m_new
+    if RAGGED:
+        top = gl.where(m_new == -INF, 0.0, m_new)
+    alpha = gl.exp2((m - top) * exponent)
+    p = gl.exp2(s * exponent - gl.expand_dims(top * exponent, 1))
+    sums = partial(p)
+    return p, m_new, l * spread(alpha, sums) + sums, alpha
+
+
+@gluon.jit
+def partial(p):
+    """Sum what a thread holds of each row: columns in pairs, every eighth."""
+    return gl.sum(gl.sum(gl.reshape(p, [ROWS, p.shape[1] // 8, 4, 2]), 3), 1)
+
+
+@gluon.jit
+def spread(x, acc):
+    """Lay a number for each row along the columns of `acc`; no number moves."""
+    return gl.expand_dims(
+        gl.convert_layout(x, gl.SliceLayout(1, acc.type.layout), assert_trivial=True), 1
+    )
+
+
+@gluon.jit
+def factor(p, acc, dtype: gl.constexpr):
+    """Round weights, and hold them as the left factor of a product into `acc`; they stay put."""
+    return gl.convert_layout(p.to(dtype), gl.DotOperandLayout(0, acc.type.layout, 2))
+
+
+@gluon.jit
+def pass_by(c, k_full, k_free, v_full, v_free, STAGES: gl.constexpr):
+    """Let a visit pass that is another consumer's."""
+    slot = c % STAGES
+    phase = (c // STAGES) & 1
+    mbarrier.wait(k_full.index(slot), phase)
+    mbarrier.arrive(k_free.index(slot))
+    mbarrier.wait(v_full.index(slot), phase)
+    mbarrier.arrive(v_free.index(slot))

@@ -1,0 +1,267 @@
+"""The Hopper path without a Hopper: what it compiles to, who does what, and what is refused."""
+
+import random
+import re
+import sys
+from typing import Any
+
+import pytest
+import torch
+from attnref_triton import TritonBackend, chips, hopper
+from attnref_triton.call import call_of
+from attnref_triton.launch import Launch
+from attnref_triton.tables import DENSE, FEW, Chip, Form
+
+import attnref
+from attnref import normalize
+
+from . import compiling
+
+CHIP = Chip(capability=9, processors=132, shared=232448)
+
+SPILLS = {(64, False): 0, (64, True): 0, (128, False): 24, (128, True): 80}
+"""Bytes that a thread may spill, by columns and by whether there is a bound on the left."""
+
+
+def launch(D: int, form: Form | None = None, **options: Any) -> Launch:
+    q = torch.empty(1, 4, 2048, D, dtype=options.pop("dtype", torch.bfloat16))
+    k = q[:, :2]
+    call = call_of(normalize.attention(q, k, k, **options))
+    return hopper.launch_of(call, torch.empty_like(q), torch.empty(1, 4, 2048), CHIP, form)
+
+
+def loops(instructions: list[str]) -> list[list[str]]:
+    """Return the innermost loops with matrix products in them, the shortest first."""
+    labels = {line.rstrip(":"): at for at, line in enumerate(instructions) if line.endswith(":")}
+    spans = []
+    for at, line in enumerate(instructions):
+        target = re.search(r"BRA.*?`\((\.L_x_\d+)\)", line)
+        begin = labels.get(target.group(1), at) if target else at
+        if begin < at and any("HGMMA" in x for x in instructions[begin:at]):
+            spans.append((begin, at))
+    inner = [
+        (a, z)
+        for a, z in spans
+        if not any(a <= b and y <= z and (a, z) != (b, y) for b, y in spans)
+    ]
+    return sorted((instructions[a:z] for a, z in inner), key=len)
+
+
+FACTOR = re.compile(r"HGMMA\.\S+ R\d+, R(\d+), gdesc")
+"""A product whose left factor is in registers, and the first of its four."""
+
+WRITES = re.compile(r"(?:@!?U?P\d+ )?([A-Z][A-Z0-9_.]*) R(\d+)\b")
+"""An instruction, and the first register that it names."""
+
+READERS = ("ST", "RED", "HGMMA", "BAR", "SYNCS")
+"""Instructions that do not write the first register they name, or write sums there."""
+
+
+def written_under_way(instructions: list[str]) -> list[str]:
+    """Return what writes to the left factor of a product that has not been waited for.
+
+    In the order of the text, which waits in between branch out of and come back to.
+    """
+    found = []
+    for at, line in enumerate(instructions):
+        product = FACTOR.search(line)
+        if not product:
+            continue
+        factor = set(range(int(product.group(1)), int(product.group(1)) + 4))
+        for later in instructions[at + 1 :]:
+            if "WARPGROUP.DEPBAR.LE gsb0, 0x0" in later or later.startswith(("BRA", "EXIT")):
+                break
+            operation = WRITES.match(later)
+            if operation and not operation.group(1).startswith(READERS):
+                kind, first = operation.group(1), int(operation.group(2))
+                width = 4 if ".128" in kind else 2 if ".64" in kind or ".WIDE" in kind else 1
+                if factor & set(range(first, first + width)):
+                    found.append(f"{line} <- {later}")
+    return found
+
+
+def test_a_write_under_way_is_found() -> None:
+    """What the search is for, and what it must let pass."""
+    product = "HGMMA.64x128x16.F32.BF16 R88, R152, gdesc[UR16].tnspB, R88 ;"
+    wait = "WARPGROUP.DEPBAR.LE gsb0, 0x0 ;"
+    late = "F2FP.BF16.F32.PACK_AB R153, R1, R2 ;"
+    assert [] == written_under_way([product, wait, late])
+    assert [] == written_under_way([product, "STS [R153], R152 ;", "MUFU.EX2 R156, R155 ;", wait])
+    assert 1 == len(written_under_way([product, "@P0 BRA `(.L_x_1) ;", f"@!P1 {late}", wait]))
+    assert 1 == len(written_under_way([product, "LDS.128 R150, [R3] ;", wait]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize("options", [{}, {"window": (1024, 0)}], ids=["right", "left"])
+@pytest.mark.parametrize("D", DENSE)
+def test_nothing_is_serialised_and_no_whole_tile_spills(
+    D: int, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """Every form of the table: no wait that the source does not have, and no memory in the loop.
+
+    What a form does spill, it spills outside of the loop over whole tiles.
+    """
+    ready = launch(D, dtype=dtype, **options)
+    compiled = compiling.compiled_for(ready, 90)
+    assert [] == compiling.warnings_of(compiled)
+    used = compiling.resources(ready, 90)
+    print(D, options, used)
+    assert used.spilled <= SPILLS[D, "window" in options]
+    assert used.shared <= CHIP.shared
+    instructions = compiling.instructions(compiled)
+    assert any(map(FACTOR.search, instructions))
+    assert [] == written_under_way(instructions)
+    found = loops(instructions)
+    consumers = DENSE[D].consumers
+    assert len(found) >= 2 * consumers  # whole tiles and ragged ones
+    for loop in found[:consumers]:
+        assert [] == [line for line in loop if re.search(r"\b(LDL|STL)", line)]
+        assert any("MUFU.EX2" in line for line in loop)
+
+
+def test_an_overlapping_form_takes_powers_while_a_product_runs() -> None:
+    """Between the issue of the weights' product and the wait for it."""
+    ready = launch(128, Form(2, 128, 2, True, 168))
+    compiled = compiling.compiled_for(ready, 90)
+    assert [] == compiling.warnings_of(compiled)
+    assert 0 == compiling.resources(ready, 90).spilled
+    instructions = compiling.instructions(compiled)
+    assert any(map(FACTOR.search, instructions))
+    assert [] == written_under_way(instructions)
+    loop = loops(instructions)[0]
+    last = max(at for at, line in enumerate(loop) if "HGMMA" in line)
+    waits = [at for at, line in enumerate(loop) if "WARPGROUP.DEPBAR" in line and at > last]
+    between = [line for line in loop[last : waits[-1]] if "MUFU.EX2" in line]
+    assert len(between) >= 64
+
+
+def test_every_pair_is_visited_and_whole_tiles_hide_nothing() -> None:
+    """The table of a head against brute force."""
+    draw = random.Random(0)
+    for _ in range(150):
+        Sq, Sk = draw.randint(1, 700), draw.randint(1, 700)
+        first = draw.choice([None, draw.randint(-Sq, Sk)])
+        last = draw.choice([None, draw.randint(-Sq, Sk)])
+        form = draw.choice([Form(3, 128, 2, False, 128), Form(2, 64, 2, True, 168)])
+        rows = torch.arange(Sq)[:, None]
+        keys = torch.arange(Sk)[None, :]
+        low = -Sq if first is None else first
+        high = Sk if last is None else last
+        seen = (keys >= rows + low) & (keys <= rows + high)
+        if first is None:
+            seen = keys <= rows + high
+        for row in hopper.table_of((Sq, Sk, first, last, 1), form):
+            i0, key0, visits, left, right, end_key, _, _ = row[: hopper.HEAD]
+            for me in range(form.consumers):
+                begin, a, z, end = row[hopper.HEAD + 4 * me :][:4]
+                assert 0 <= begin <= a <= z <= end <= visits
+                mine = range(i0 + 64 * me, min(i0 + 64 * me + 64, Sq))
+                for i in mine:
+                    own = seen[i].nonzero().flatten()
+                    if len(own):
+                        assert key0 + begin * form.keys <= own[0]
+                        assert own[-1] < key0 + end * form.keys
+                    assert seen[i, key0 + a * form.keys : key0 + z * form.keys].all()
+                    assert key0 + z * form.keys <= Sk or a == z
+                    at = torch.arange(key0, Sk)
+                    told = (at - key0 <= min(right + i - i0, end_key)) & (
+                        True if first is None else at - key0 >= left + i - i0
+                    )
+                    assert torch.equal(told, seen[i, key0:])
+
+
+@pytest.mark.parametrize("tiles", [1, 3, 40])
+def test_every_tile_has_one_turn(tiles: int) -> None:
+    visits = [random.Random(n).randint(0, 9) for n in range(tiles)]
+    turns = hopper.turns_of(visits, 3, 4, 2, 7, 5).tolist()
+    found = []
+    for begin in turns[:7]:
+        at = begin
+        while turns[at] >= 0:
+            tile, b, h, g = turns[at : at + hopper.TURN]
+            assert h // 2 == g
+            found.append((tile, b, h))
+            at += hopper.TURN
+    assert sorted(found) == [(t, b, h) for t in range(tiles) for b in range(3) for h in range(4)]
+
+
+def problem(**changes: Any) -> Any:
+    q = torch.zeros(1, 2, 256, 64, dtype=torch.bfloat16)
+    given = {"q": q, "k": q, "v": q, **changes}
+    return normalize.attention(given.pop("q"), given.pop("k"), given.pop("v"), **given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"softcap": 30.0}, "there is a softcap"),
+        ({"sinks": torch.zeros(2)}, "there is a sinks"),
+        ({"mask": torch.ones(256, 256, dtype=torch.bool)}, "there is a mask"),
+        ({"kv_lens": torch.tensor([3])}, "there is a kv_lens"),
+        ({"q": torch.zeros(1, 2, 8, 64, dtype=torch.bfloat16)}, f"{FEW} rows or fewer"),
+        ({"k": torch.zeros(1, 2, 1, 64).bfloat16().expand(1, 2, 256, 64)}, "no stride of 0"),
+        ({"scale": 0.0}, "does not keep the order"),
+        ({"v": torch.zeros(1, 2, 256, 32, dtype=torch.bfloat16)}, "Dv = 32"),
+        ({n: torch.zeros(1, 2, 256, 64) for n in "qkv"}, "float32 is no half precision"),
+    ],
+    ids=["cap", "sinks", "mask", "lengths", "few", "broadcast", "scale", "columns", "float32"],
+)
+def test_what_the_path_does_not_take_is_told(changes: dict[str, Any], said: str) -> None:
+    assert [] == hopper.reasons(problem(), CHIP)
+    found = hopper.reasons(problem(**changes), CHIP)
+    assert any(said in str(reason) for reason in found)
+
+
+def test_another_chip_or_another_triton_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    (reason,) = hopper.reasons(problem(), CHIP._replace(capability=10))
+    assert "capability 10" in str(reason)
+
+    def lacking(name: str) -> None:
+        raise AttributeError(f"{name} has no warp_specialize")
+
+    hopper.missing.cache_clear()
+    monkeypatch.setattr(hopper, "import_module", lacking)
+    (reason,) = hopper.reasons(problem(), CHIP)
+    assert "no warp_specialize" in str(reason)
+    hopper.missing.cache_clear()
+
+
+def test_a_release_of_triton_that_is_not_known_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gluon is experimental, and what compiles may still mean another thing."""
+    monkeypatch.setattr(hopper, "KNOWN", ("3.5",))
+    hopper.missing.cache_clear()
+    (reason,) = hopper.reasons(problem(), CHIP)
+    hopper.missing.cache_clear()
+    assert "is known to run with 3.5" in str(reason)
+
+
+@pytest.mark.parametrize(
+    ("capability", "backend", "said"),
+    [
+        (9, TritonBackend(), "Hopper path: there is a softcap; the portable kernel runs"),
+        (9, TritonBackend(hopper=False), None),
+        (8, TritonBackend(), None),
+    ],
+    ids=["hopper", "switched off", "ampere"],
+)
+def test_an_explanation_says_why_the_portable_kernel_runs(
+    monkeypatch: pytest.MonkeyPatch, capability: int, backend: TritonBackend, said: str | None
+) -> None:
+    monkeypatch.setattr(chips, "chip_of", lambda _: CHIP._replace(capability=capability))
+    monkeypatch.setattr(TritonBackend, "available", lambda _: [])
+    monkeypatch.setattr(sys.modules[TritonBackend.__module__], "_about_device", lambda _: [])
+    q = torch.zeros(1, 2, 256, 64, dtype=torch.bfloat16)
+    told = attnref.explain(attnref.attention, q, q, q, softcap=30.0, backend=backend)
+    assert "triton" == told.runs
+    assert [said] * (said is not None) == [str(r) for r in told.remarks.get("triton", ())]
+    told = attnref.explain(attnref.attention, q, q, q, backend=backend)
+    taken = ["Hopper path: runs"] * (said is not None)
+    assert taken == [str(r) for r in told.remarks.get("triton", ())]
+    assert () == told.remarks.get("reference", ())
+    assert [] == backend.remarks(normalize.softmax(q))
+
+
+def test_no_schedule_is_copied_into_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hopper, "capturing", lambda: True)
+    (reason,) = hopper.reasons(problem(), CHIP)
+    assert "a graph is being captured" in str(reason)

@@ -1,0 +1,187 @@
+"""Calls of a shape seen before launch what a first call would, with their own tensors.
+
+The driver is replaced by one that launches nothing and writes down what it was told.
+"""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from attnref_triton import attention, replay, windows
+from attnref_triton.backend import TritonBackend
+from attnref_triton.tables import Chip
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+import attnref
+
+HOPPER = Chip(capability=9, processors=132, shared=232448)
+
+Told = list[tuple[Any, ...]]
+
+TOLD: Told = []
+"""What was launched; compiled kernels keep their launcher from test to test."""
+
+
+class _Utilities:
+    def load_binary(self, *_: Any) -> tuple[int, ...]:
+        return 1, 1, 80, 0, 1024
+
+    def get_device_properties(self, _: int) -> dict[str, int]:
+        return {"max_shared_mem": HOPPER.shared, "multiprocessor_count": HOPPER.processors,
+                "max_num_regs": 65536, "warpSize": 32}  # fmt: skip
+
+
+class _Launcher:
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __call__(self, *words: Any) -> None:
+        grid, arguments = words[:3], words[9:]
+        TOLD.append((grid, *arguments))
+
+
+class _Driver:
+    """A driver of a GPU that is not there."""
+
+    utils = _Utilities()
+    launcher_cls = _Launcher
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, _: int) -> int:
+        return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """Launch nothing; return what would have been launched."""
+    TOLD.clear()
+    monkeypatch.setattr(driver, "_active", _Driver())
+    for module in (attention, windows):
+        monkeypatch.setattr(module, "chip_of", lambda _: HOPPER)
+    monkeypatch.setattr("attnref_triton.plan.chip_of", lambda _: HOPPER)
+    monkeypatch.setattr(TritonBackend, "available", lambda _: [])
+    monkeypatch.setattr(sys.modules[TritonBackend.__module__], "_about_device", lambda _: [])
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+    monkeypatch.setattr(replay, "_recipes", {})
+    return TOLD
+
+
+def window_call(seed: int, *, packed: bool, scaled: bool, gradients: bool) -> list[torch.Tensor]:
+    """Make a call, and its gradients if they are wanted; return every tensor given to it."""
+    torch.manual_seed(seed)
+    qkv = torch.randn(2, 14, 14, 3, 4, 32, dtype=torch.bfloat16)
+    more = {"bias": torch.randn(4, 49, 49, dtype=torch.bfloat16)}
+    if scaled:
+        more["scale"] = torch.rand(4, dtype=torch.float32)
+    given = [qkv] if packed else [qkv[..., n, :, :].contiguous() for n in range(3)]
+    function = "window_attention_qkv" if packed else "window_attention"
+    options = {"window": 7, "shift": 3, "backend": TritonBackend(), **more}
+    out, lse = getattr(attnref, f"{function}_with_lse")(*given, **options)
+    if gradients:
+        out, lse = torch.zeros_like(out), torch.zeros_like(lse)
+        dout = torch.randn_like(out)
+        getattr(attnref, f"{function}_backward")(dout, *given, out, lse, **options)
+        given += [out, lse, dout]
+    return [*given, *more.values()]
+
+
+def alike(x: Any, y: Any, given: dict[int, int]) -> bool:
+    """Tell whether two arguments are the same number, tensor, or room for the same result."""
+    if not isinstance(x, torch.Tensor):
+        return bool(x == y)
+    at = given.get(x.data_ptr()), given.get(y.data_ptr())
+    lies = (x.shape, x.stride(), x.dtype) == (y.shape, y.stride(), y.dtype)
+    return at[0] == at[1] and lies
+
+
+@pytest.mark.parametrize("gradients", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("packed", [False, True], ids=["parts", "packed"])
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "scaled"])
+def test_windows_are_launched_again(
+    told: Told, packed: bool, scaled: bool, gradients: bool
+) -> None:
+    kind = {"packed": packed, "scaled": scaled, "gradients": gradients}
+    window_call(0, **kind)
+    told.clear()
+    given = window_call(1, **kind)
+    short = list(told)
+    recipes = dict(replay._recipes)
+    assert len(recipes) == 1 + gradients
+
+    replay._recipes.clear()
+    told.clear()
+    anew = window_call(1, **kind)
+    places = {x.data_ptr(): at for given_ in (given, anew) for at, x in enumerate(given_)}
+    assert len(short) == len(told) == 1 + gradients
+    for ours, theirs in zip(short, told, strict=True):
+        assert len(ours) == len(theirs)
+        assert all(alike(x, y, places) for x, y in zip(ours, theirs, strict=True))
+    assert recipes.keys() == replay._recipes.keys()
+
+
+def test_what_is_copied_first_is_not_kept(told: Told) -> None:
+    """Rows that do not begin at multiples of sixteen bytes go through a copy."""
+    q = torch.randn(1, 7, 7, 2, 20, dtype=torch.float16)
+    attnref.window_attention(q, q, q, window=7, backend=TritonBackend())
+    assert (1, 0) == (len(told), len(replay._recipes))
+
+
+def attention_call(seed: int, D: int, *, hopper: bool) -> list[torch.Tensor]:
+    """Make a call of dense attention; return its tensors."""
+    torch.manual_seed(seed)
+    q, k, v = (torch.randn(1, 2, 256, D, dtype=torch.bfloat16) for _ in range(3))
+    attnref.attention_with_lse(q, k, v, causal=True, backend=TritonBackend(hopper=hopper))
+    return [q, k, v]
+
+
+def fields_of(x: Any) -> tuple[Any, ...]:
+    """Take a tensor descriptor apart, or what the launch of a compiled kernel reads of one."""
+    if hasattr(x, "base"):
+        return x.base, list(x.shape), list(x.strides), x.padding
+    return (x,)
+
+
+@pytest.mark.parametrize("hopper", [False, True], ids=["portable", "hopper"])
+def test_attention_is_launched_again(told: Told, hopper: bool) -> None:
+    attention_call(0, 64, hopper=hopper)
+    told.clear()
+    given = attention_call(1, 64, hopper=hopper)
+    (short,) = told
+    (recipe,) = replay._recipes.values()
+    assert hopper == bool(recipe.steps[0].described)
+
+    replay._recipes.clear()
+    told.clear()
+    anew = attention_call(1, 64, hopper=hopper)
+    (long,) = told
+    places = {x.data_ptr(): at for given_ in (given, anew) for at, x in enumerate(given_)}
+    assert len(short) == len(long)
+    for ours, theirs in zip(short, long, strict=True):
+        parts = zip(fields_of(ours), fields_of(theirs), strict=True)
+        assert all(alike(x, y, places) for x, y in parts)
+
+
+def test_recipes_do_not_fill_a_device(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedules that no longer fit are worked out for each call again."""
+    monkeypatch.setattr(replay, "ROOM", 1)
+    attention_call(0, 64, hopper=True)
+    assert (1, 0) == (len(told), len(replay._recipes))
+    attention_call(0, 64, hopper=False)
+    assert (2, 1) == (len(told), len(replay._recipes))
+
+
+def test_the_two_kernels_do_not_share_a_recipe(told: Told) -> None:
+    """What a call comes to depends on whether it may take the path."""
+    attention_call(0, 64, hopper=True)
+    attention_call(0, 64, hopper=False)
+    assert (2, 2) == (len(told), len(replay._recipes))
