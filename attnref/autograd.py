@@ -48,8 +48,26 @@ class _Call(torch.autograd.Function):
     def backward(ctx: Any, dout: Any, dlse: Any = None) -> tuple[Any, ...]:
         if dout is None and dlse is None:
             return (None,) * (3 + len(ctx.names))
-        call = (ctx.chosen, ctx.problem, ctx.names, ctx.kept)
-        return (None, None, None, *_Gradients.apply(*call, dout, dlse, *ctx.saved_tensors))
+        call = (ctx.chosen, ctx.problem, ctx.names, ctx.kept, dout, dlse, *ctx.saved_tensors)
+        taped = torch.is_grad_enabled()  # by `create_graph=True`
+        return (None, None, None, *(_Gradients.apply(*call) if taped else gradients(*call)))
+
+
+def gradients(
+    chosen: Chosen,
+    problem: Problem,
+    names: tuple[str, ...],
+    kept: tuple[str, ...],
+    dout: torch.Tensor | None,
+    dlse: torch.Tensor | None,
+    *saved: torch.Tensor,
+) -> tuple[torch.Tensor, ...]:
+    """Pass gradients back to the named inputs, from what the tape saved."""
+    problem = problem.with_arrays(dict(zip(kept, saved, strict=False)))
+    result = Result(*saved[len(kept) :])
+    dout = torch.zeros_like(result.out) if dout is None else dout
+    made = chosen.backward(problem, result, dout, dlse)
+    return tuple([getattr(made, f"d{name}") for name in names])
 
 
 class _Gradients(torch.autograd.Function):
@@ -60,21 +78,8 @@ class _Gradients(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ARG004  # torch's signature
-        chosen: Chosen,
-        problem: Problem,
-        names: tuple[str, ...],
-        kept: tuple[str, ...],
-        dout: torch.Tensor | None,
-        dlse: torch.Tensor | None,
-        *saved: torch.Tensor,
-    ) -> tuple[torch.Tensor, ...]:
-        problem = problem.with_arrays(dict(zip(kept, saved, strict=False)))
-        result = Result(*saved[len(kept) :])
-        dout = torch.zeros_like(result.out) if dout is None else dout
-        gradients = chosen.backward(problem, result, dout, dlse)._asdict()
-        return tuple(gradients[f"d{name}"] for name in names)
+    def forward(ctx: Any, *call: Any) -> tuple[torch.Tensor, ...]:  # noqa: ARG004  # torch's
+        return gradients(*call)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:  # noqa: ARG004

@@ -10,7 +10,6 @@ the ordinary way: normalise and choose, or remember both, and run. Eager calls n
 
 from ast import literal_eval
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from inspect import Parameter
 from math import prod
@@ -172,13 +171,17 @@ class _Made:
         describe = getattr(attnref, self.name).describe
         problem, chosen = known.resolve(describe, backend, given, named)
         with_lse = self.results > 1
-        return chosen, replace(problem, with_lse=with_lse, with_gradients=self.gradients)
+        return chosen, problem.but({"with_lse": with_lse, "with_gradients": self.gradients})
 
 
 _CALL = "str call, Tensor[] tensors, SymInt[] whole, float[] real"
 
+_operators = torch.library.Library("attnref", "DEF")
+_operators.define(f"forward({_CALL}) -> Tensor[]")
+_operators.define(f"backward({_CALL}, Tensor[] results, Tensor dout, Tensor? dlse) -> Tensor[]")
 
-@torch.library.custom_op("attnref::forward", mutates_args=(), schema=f"({_CALL}) -> Tensor[]")
+
+@torch.library.impl(_operators, "forward", "CompositeExplicitAutograd")
 def forward(
     call: str, tensors: list[torch.Tensor], whole: list[int], real: list[float]
 ) -> list[torch.Tensor]:
@@ -190,11 +193,7 @@ def forward(
     return [out, lse][: made.results]
 
 
-@torch.library.custom_op(
-    "attnref::backward",
-    mutates_args=(),
-    schema=f"({_CALL}, Tensor[] results, Tensor dout, Tensor? dlse) -> Tensor[]",
-)
+@torch.library.impl(_operators, "backward", "CompositeExplicitAutograd")
 def backward(
     call: str,
     tensors: list[torch.Tensor],
@@ -208,11 +207,11 @@ def backward(
     made = _Made(call, tensors, whole, real)
     chosen, problem = made.chosen()
     with torch.no_grad():
-        gradients = chosen.backward(problem, Result(*results), dout, dlse)._asdict()
-    return [gradients[f"d{name}"] for name in made.places]
+        gradients = chosen.backward(problem, Result(*results), dout, dlse)
+    return [getattr(gradients, f"d{name}") for name in made.places]
 
 
-@forward.register_fake
+@torch.library.register_fake("attnref::forward")
 def _forward_shapes(
     call: str, tensors: list[torch.Tensor], whole: list[int], real: list[float]
 ) -> list[torch.Tensor]:
@@ -235,7 +234,7 @@ def _forward_shapes(
     return [out, main.new_empty(rows, dtype=wide)]
 
 
-@backward.register_fake
+@torch.library.register_fake("attnref::backward")
 def _backward_shapes(
     call: str,
     tensors: list[torch.Tensor],
@@ -281,4 +280,9 @@ def _differentiate(ctx: Any, cotangents: list[torch.Tensor | None]) -> tuple[Any
     return None, totals, None if ctx.whole else [], None if ctx.real else []
 
 
-forward.register_autograd(_differentiate, setup_context=_save)
+def _refuse(*_: Any) -> Any:
+    raise RuntimeError("attnref defines no second derivatives")
+
+
+torch.library.register_autograd("attnref::forward", _differentiate, setup_context=_save)
+torch.library.register_autograd("attnref::backward", _refuse)

@@ -73,11 +73,11 @@ class Chosen:
         self, problem: Problem, result: Result, dout: Array, dlse: Array | None = None
     ) -> Gradients:
         """Pass gradients back."""
-        out, lse, dout_, dlse_ = (
-            x if x is None or self.library is None else arrays.cross(x, self.library)
-            for x in (*result, dout, dlse)
-        )
-        gradients = self.backend.backward(self._theirs(problem), Result(out, lse), dout_, dlse_)
+        given = [*result, dout, dlse]
+        if self.library is not None:
+            given = [None if x is None else arrays.cross(x, self.library) for x in given]
+        out, lse, dout, dlse = given
+        gradients = self.backend.backward(self._theirs(problem), Result(out, lse), dout, dlse)
         self._record(problem, "backward")
         return type(gradients)(*self._ours(gradients, problem))
 

@@ -253,7 +253,7 @@ def test_second_derivatives_raise() -> None:
     (gradient,) = torch.autograd.grad(
         through_the_operator("softmax", x).square().sum(), x, create_graph=True
     )
-    with pytest.raises(RuntimeError, match="autograd"):
+    with pytest.raises(RuntimeError, match="no second derivatives"):
         gradient.sum().backward()
 
 
@@ -286,8 +286,10 @@ def test_operator_check(name: str) -> None:
     if name == "window_qkv_with_lse":
         whole = [4]
     tensors = [x.detach().clone().requires_grad_(x.requires_grad) for x in given]
-    torch.library.opcheck(operators.forward, (text, tensors, list(whole), list(real)))
+    torch.library.opcheck(
+        torch.ops.attnref.forward.default, (text, tensors, list(whole), list(real))
+    )
     out = [x.detach() for x in operators.forward(text, tensors, list(whole), list(real))]
     detached = [x.detach() for x in tensors]
     arguments = (text, detached, list(whole), list(real), out, out[0], out[1])
-    torch.library.opcheck(operators.backward, arguments)
+    torch.library.opcheck(torch.ops.attnref.backward.default, arguments)

@@ -47,12 +47,16 @@ def settle(due: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
 def empty_as(x: torch.Tensor, last: int | None = None) -> torch.Tensor:
     """Allocate a tensor that lies as `x` does, perhaps with another last axis."""
     shape = x.shape if last is None else (*x.shape[:-1], last)
+    if x.is_contiguous():
+        return x.new_empty(shape)
     order = memory_order(x)
     return x.new_empty([shape[axis] for axis in order]).permute(_inverse(order))
 
 
 def in_order_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Lay `y`, of the same shape, out in memory as `x` is."""
+    if x.is_contiguous():
+        return y.contiguous()
     order = memory_order(x)
     return y.permute(order).contiguous().permute(_inverse(order))
 
