@@ -19,7 +19,7 @@ from attnref.backend import Reason
 from attnref.problem import AttentionProblem, VarlenProblem
 from attnref_triton.backend import interpreted
 from attnref_triton.call import TINY, Call
-from attnref_triton.launch import Launch
+from attnref_triton.launch import Launch, enter
 from attnref_triton.layout import EIGHT
 from attnref_triton.tables import DENSE, FEW, Chip, Form
 
@@ -154,6 +154,7 @@ def launch_of(
     turns, table = plan_of(
         shape, form, call.batch, call.group, programs, together, str(call.q.device)
     )
+    enter(call.q.device)
     if call.q.is_cuda:
         for x in (turns, table):  # of another stream, and perhaps the last call of their shape
             x.record_stream(torch.cuda.current_stream(call.q.device))

@@ -1,5 +1,6 @@
 """One kernel, ready to go."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -65,6 +66,23 @@ class Described(NamedTuple):
     shape: list[int]
     strides: list[int]
     padding: str
+
+
+_thread = threading.local()
+
+
+def enter(device: torch.device) -> None:
+    """Make CUDA's context that of this thread, which making a tensor descriptor asks for.
+
+    Launches and copies do so on their own, but a thread's first call may find all memory it
+    needs in torch's cache, and then its descriptors come before anything else. A thread that
+    captures a graph has a context.
+    """
+    if getattr(_thread, "entered", False) or device.type != "cuda":
+        return
+    if not torch.cuda.is_current_stream_capturing():
+        torch.cuda.mem_get_info(device)
+    _thread.entered = True
 
 
 def over_rows(

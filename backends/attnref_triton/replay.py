@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from attnref.problem import AttentionProblem, Result, VarlenProblem
-from attnref_triton.launch import Described, Launch
+from attnref_triton.launch import Described, Launch, enter
 
 MOST = 4096
 """Recipes that are kept; a program whose shapes never come again must not fill the memory."""
@@ -86,6 +86,8 @@ class Recipe(NamedTuple):
                     filled[at] = tuple(map(tensors.get, name))
                 else:
                     filled[at] = tensors[name]
+            if described:
+                enter(tensors["q"].device)
             for at, name, shape, strides, padding in described:
                 filled[at] = Described(tensors[name], shape, strides, padding)
             run(*filled)

@@ -4,11 +4,12 @@ The driver is replaced by one that launches nothing and writes down what it was 
 """
 
 import sys
+import threading
 from typing import Any
 
 import pytest
 import torch
-from attnref_triton import attention, replay, windows
+from attnref_triton import attention, launch, replay, windows
 from attnref_triton.backend import TritonBackend
 from attnref_triton.tables import Chip
 from triton.backends.compiler import GPUTarget
@@ -185,3 +186,34 @@ def test_the_two_kernels_do_not_share_a_recipe(told: Told) -> None:
     attention_call(0, 64, hopper=True)
     attention_call(0, 64, hopper=False)
     assert (2, 2) == (len(told), len(replay._recipes))
+
+
+def test_each_thread_enters_the_context_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A descriptor is made where nothing else may have asked for CUDA's context before."""
+    asked: list[int] = []
+    monkeypatch.setattr(launch, "_thread", threading.local())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: asked.append(threading.get_ident()))
+    device = torch.device("cuda", 0)
+
+    def twice() -> None:
+        launch.enter(device)
+        launch.enter(device)
+
+    twice()
+    other = threading.Thread(target=twice)
+    other.start()
+    other.join()
+    launch.enter(torch.device("cpu"))
+    assert [threading.get_ident(), other.ident] == asked
+
+
+@pytest.mark.parametrize("hopper", [False, True], ids=["portable", "hopper"])
+def test_descriptors_are_made_inside_the_context(
+    told: Told, monkeypatch: pytest.MonkeyPatch, hopper: bool
+) -> None:
+    entered: list[torch.device] = []
+    monkeypatch.setattr(replay, "enter", entered.append)
+    for seed in range(2):
+        attention_call(seed, 64, hopper=hopper)
+    assert (2, hopper) == (len(told), len(entered))
