@@ -10,6 +10,7 @@ from rich.console import Console
 from attnref.errors import AttnrefError
 from attnref_conformance import SUITE_VERSION, suite
 from attnref_conformance.case import DTYPES
+from attnref_conformance.forbidden import forbid
 from attnref_conformance.profiles import DEFAULT, PROFILES
 from attnref_conformance.progress import Watcher
 from attnref_conformance.report import Report, profile_sentence
@@ -67,6 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, metavar="S", help="draw other problems (default: 0)"
     )
     parser.add_argument(
+        "--forbid",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="importing it fails, as where it is not installed; the report says so",
+    )
+    parser.add_argument(
         "--report",
         type=Path,
         metavar="DIR",
@@ -105,9 +113,10 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.seed,
         arguments.backend,
     )
-    task = Task(arguments.backend, selection, arguments.timeout)
+    task = Task(arguments.backend, selection, arguments.timeout, tuple(arguments.forbid))
     judges = crew(task, arguments.workers, len(selection.trials()))
     try:
+        forbid(arguments.forbid)
         judges.start()
         return _judged(console, arguments, selection, judges)
     except AttnrefError as error:
@@ -141,7 +150,9 @@ def _judged(
     for reason in unusable:
         console.print(f"  cannot run here: {reason}", highlight=False, markup=False)
     done = run(judges, selection, arguments.budget, Watcher(console, arguments.budget))
-    report = Report(backend, done.outcomes, done.partial, arguments.backend)
+    report = Report(
+        backend, done.outcomes, done.partial, arguments.backend, tuple(arguments.forbid)
+    )
     report.print(console)
     if arguments.report:
         console.print(f"wrote {report.write(arguments.report)}", highlight=False)

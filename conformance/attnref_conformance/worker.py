@@ -20,6 +20,7 @@ import numpy as np
 
 from attnref.backend import Backend
 from attnref.errors import AttnrefError
+from attnref_conformance.forbidden import forbid
 from attnref_conformance.status import Outcome, Status
 from attnref_conformance.suite import AnyTrial, Selection, resolve
 from attnref_conformance.vacuous import Declared, declared, wanted
@@ -36,11 +37,13 @@ class Task:
         named: The backend, as the command names it.
         selection: The trials that it may be asked for, by their ids.
         timeout: How many seconds a trial may take.
+        forbidden: Modules that must not be imported.
     """
 
     named: str
     selection: Selection
     timeout: float
+    forbidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def main() -> None:
         answers.flush()
 
     try:
+        forbid(task.forbidden)
         backend = resolve(task.named)
     except AttnrefError as error:
         say(Refused(str(error)))

@@ -1,10 +1,13 @@
 """`attnref conform`: exit statuses, and what the page says."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from attnref_conformance.report.verify import verify
 from attnref_conformance.suite import Selection
 
 from attnref import cli
@@ -134,3 +137,51 @@ def test_a_run_without_trials_is_vacuous(
     monkeypatch.setattr(Selection, "trials", lambda _: [])
     assert 1 == cli.main(["conform", "reference", "--quick", "-n", "0"])
     assert "no case was executed" in capsys.readouterr().out
+
+
+IMPORTS = '''
+from attnref_conformance.honest import Tiled
+
+class Importing(Tiled):
+    """Imports a module when it runs."""
+
+    def forward(self, problem):
+        import wanted
+        return super().forward(problem)
+
+importing = Importing("importing")
+'''
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize(("forbidden", "status"), [("wanted", 1), ("unwanted", 0)])
+def test_a_forbidden_module_cannot_be_imported(
+    tmp_path: Path, workers: str, forbidden: str, status: int
+) -> None:
+    """Not in the process that judges, and not in those that it starts; the report names it."""
+    (tmp_path / "imports.py").write_text(IMPORTS, encoding="utf-8")
+    (tmp_path / "wanted.py").write_text("", encoding="utf-8")
+    words = ["imports:importing", "--clause", "D1", "--dtype", "float32", "-n", workers]
+    program = "import sys; from attnref.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "conform", *words, "--forbid", forbidden]
+    ran = subprocess.run(
+        [*command, "--report", str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert status == ran.returncode, ran.stdout + ran.stderr
+    report = json.loads((tmp_path / "importing.json").read_text("utf-8"))
+    assert [forbidden] == report["forbidden"]
+    assert [] == verify((tmp_path / "importing.json").read_text("utf-8")).wrong
+    crashed = "import of wanted halted" in json.dumps(report["outcomes"])
+    assert (status == 1) == crashed
+    assert f"| not importable | `{forbidden}` |" in (tmp_path / "importing.md").read_text("utf-8")
+
+
+def test_what_is_imported_already_cannot_be_forbidden(capsys: pytest.CaptureFixture[str]) -> None:
+    """It may have been used, and nothing would be proved."""
+    assert 2 == cli.main(["conform", "reference", "--quick", "-n", "0", "--forbid", "numpy"])
+    assert "numpy cannot be forbidden: it is imported already" in capsys.readouterr().out

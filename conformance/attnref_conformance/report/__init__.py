@@ -45,12 +45,14 @@ class Report:
         outcomes: How each case ended.
         partial: Whether a part of the suite was left out.
         named: How the command named the backend, e.g. `"small:backend"`.
+        forbidden: Modules that it could not import.
     """
 
     backend: Backend
     outcomes: Sequence[Outcome]
     partial: bool
     named: str = ""
+    forbidden: Sequence[str] = ()
 
     @property
     def failures(self) -> list[Outcome]:
@@ -91,6 +93,7 @@ class Report:
                 "package_hash": package_hash(self.backend),
                 "machine": machine(),
                 "versions": versions(),
+                **({"forbidden": sorted(self.forbidden)} if self.forbidden else {}),
                 "partial": self.partial,
                 "passed": self.passed,
                 "counts": claims.counts(outcomes),

@@ -92,6 +92,6 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of every array library that is loaded."""
     names = ("numpy", "torch", "triton", "cupy", "jax", "ml_dtypes")
     loaded = {
-        n: str(getattr(sys.modules[n], "__version__", "?")) for n in names if n in sys.modules
+        n: str(getattr(sys.modules[n], "__version__", "?")) for n in names if sys.modules.get(n)
     }
     return {"python": platform.python_version(), **loaded}

@@ -157,6 +157,7 @@ class Page:
         c, machine = self.content, self.content["machine"]
         gpu = [f"{n} {machine[n]}" for n in ("driver", "cuda", "capability") if n in machine]
         libraries = ", ".join(f"{n} {v}" for n, v in c["versions"].items())
+        forbidden = ", ".join(c.get("forbidden", []))
         return [
             ("judged on", ", ".join([self.device, machine["system"], *gpu])),
             ("made", c["made"]),
@@ -164,6 +165,7 @@ class Page:
             ("attnref", c["attnref"]),
             ("profile", self.profile),
             ("libraries", libraries),
+            *([("not importable", forbidden)] if forbidden else []),
             ("package", c["package"]),
             ("hash of its sources", c["package_hash"]),
             ("digest of this report", c["digest"]),
