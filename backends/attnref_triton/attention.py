@@ -109,8 +109,10 @@ def backward(
     dout: torch.Tensor,
     dlse: torch.Tensor | None,
     precision: str,
+    *,
+    path: bool = True,
 ) -> AttentionGradients:
-    """Pass gradients back."""
+    """Pass gradients back; with the kernel for Hopper, if the call may and can take that path."""
     call = call_of(problem, precision)
     lse, bias, sinks = result.lse, call.bias, call.sinks
     assert lse is not None  # the core asks for it where gradients follow
@@ -118,8 +120,12 @@ def backward(
     dsinks = None if sinks is None else torch.empty_like(sinks)
     due = [empty_as(x) for x in (problem.q, problem.k, problem.v)]
     dq, dk, dv = (room_for(x) for x in due)
-    made = Made(dq, dk, dv, dbias, dsinks, rows_like(call))
     out, dout = columns_in_eights(result.out), columns_in_eights(dout)
+    if path and not hopper.reasons_backward(problem, chip_of(problem.q.device)):
+        for launch in hopper.backward_launches(call, out, lse, dout, dlse, (dq, dk, dv)):
+            launch.run()
+        return AttentionGradients(*map(settle, due, (dq, dk, dv)), None, None)
+    made = Made(dq, dk, dv, dbias, dsinks, rows_like(call))
     if call.has_dense_bias and dbias is not None and not call.is_full:
         dbias.zero_()  # no tile is visited where nobody sees anybody
     for launch in backward_launches(call, out, lse, dout, dlse, made):

@@ -184,7 +184,7 @@ class TritonBackend:
         refuse(self, problem)
         from attnref_triton import operations  # loads Triton
 
-        return operations.backward(problem, result, dout, dlse, self.precision)
+        return operations.backward(problem, result, dout, dlse, self.precision, path=self.hopper)
 
     def from_numpy(self, x: np.ndarray) -> "torch.Tensor":
         """Make a tensor, with x's strides where torch has such strides."""

@@ -18,10 +18,13 @@ import triton
 from attnref.backend import Reason
 from attnref.problem import AttentionProblem, VarlenProblem
 from attnref_triton.backend import interpreted
-from attnref_triton.call import TINY, Call
+from attnref_triton.call import TINY, Call, in_eights
 from attnref_triton.launch import Launch, enter
 from attnref_triton.layout import EIGHT
-from attnref_triton.tables import DENSE, FEW, Chip, Form
+from attnref_triton.tables import DENSE, DENSE_BACKWARD, FEW, BackwardForm, Chip, Form
+
+KEYS = 128
+"""Keys of a program of the backward kernel."""
 
 ROWS = 64
 """Queries of a consumer: the height of a matrix product of four warps."""
@@ -60,6 +63,7 @@ def missing() -> str | None:
         return f"Triton is {installed}, and the path is known to run with {' and '.join(KNOWN)}"
     try:
         import_module("attnref_triton.hopper_forward")
+        import_module("attnref_triton.hopper_backward")
         import_module("triton.experimental.gluon.nvidia.hopper")
         rooms = import_module("triton.experimental.gluon.language").shared_memory_descriptor
         _ = rooms._reinterpret, rooms.index  # noqa: SLF001  # what of them the kernel calls
@@ -117,11 +121,23 @@ def _about_strides(p: AttentionProblem) -> Iterator[Reason]:
             yield Reason("strides", f"{name} is broadcast, and TMA reads no stride of 0", name)
 
 
+def reasons_backward(problem: AttentionProblem | VarlenProblem, chip: Chip) -> list[Reason]:
+    """Say why a call does not take the path backward: as forward, and where bits must repeat."""
+    against = reasons(problem, chip)
+    if torch.are_deterministic_algorithms_enabled():
+        said = "torch.use_deterministic_algorithms is on, and dq is added up in no fixed order"
+        against.append(Reason("deterministic", said))
+    return against
+
+
 def remarks(problem: AttentionProblem | VarlenProblem, chip: Chip) -> list[Reason]:
     """Say which kernel answers a call, for `explain`."""
     against = reasons(problem, chip)
     if not against:
-        return [Reason("hopper", "Hopper path: runs")]
+        runs = Reason("hopper", "Hopper path: runs")
+        backward = reasons_backward(problem, chip)
+        said = "Hopper path: backward, {}; the portable kernels run"
+        return [runs, *(Reason("portable", said.format(why)) for why in backward)]
     return [
         Reason("portable", f"Hopper path: {why}; the portable kernel runs", why.field, why.limit)
         for why in against
@@ -181,6 +197,73 @@ def launch_of(
         registers=form.registers,
         kept=frozenset({"turns", "table"}),
     )
+
+
+def backward_launches(
+    call: Call,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    dout: torch.Tensor,
+    dlse: torch.Tensor | None,
+    gradients: Sequence[torch.Tensor],
+    form: BackwardForm | None = None,
+) -> Iterator[Launch]:
+    """List the launches of a backward pass that fills in `dq`, `dk` and `dv`."""
+    from attnref_triton.hopper_backward import gradients_kernel, rows_kernel, scale_kernel
+    from attnref_triton.hopper_forward import LOG2E
+
+    (dq, dk, dv), D = gradients, call.sizes[0]
+    form = form or DENSE_BACKWARD[D]
+    (Hq, Hkv), (Sq, Sk), M = call.heads, call.tokens, form.queries
+    if any(s == 0 for s in dout.stride()):
+        dout = dout.contiguous()
+    lines, tiles = call.batch * Hq, -(-Sq // M)
+    rows = call.q.new_empty((2 * lines, tiles * M), dtype=torch.float32)
+    sums = call.q.new_empty((lines * tiles * M, D), dtype=torch.float32)
+    cut = {"heads": Hq, "tiles": tiles, "Sq": Sq, "padded": tiles * M, "BLOCK_M": M, "D": D}
+    arguments = {
+        **{"out": out, "dout": dout, "lse": lse, "dlse": dlse, "rows": rows, "sums": sums},
+        "strides": tuple(in_eights(call.strides(x)) for x in (out, dout)),
+        "row_strides": tuple(call.row_strides(lse if x is None else x) for x in (lse, dlse)),
+        "lines": lines,
+        **cut,
+    }
+    yield Launch(rows_kernel, (tiles * lines,), arguments, warps=8)
+    first, last = bounds(call)
+    tiles = -(-Sk // KEYS)
+    arguments = {
+        "q": described(call.q, M),
+        "k": described(call.k, KEYS),
+        "v": described(call.v, KEYS),
+        "dout": described(dout, M),
+        "rows": described_floats(rows, 1, M),
+        "sums": described_floats(sums, M, D),
+        "dk": described(dk, KEYS),
+        "dv": described(dv, KEYS),
+        "first": first or 0,
+        "last": last or 0,
+        "Sq": Sq,
+        "Sk": Sk,
+        "tiles": tiles,
+        "heads": Hkv,
+        "group": call.group,
+        "lines": lines,
+        "together": max(1, TOGETHER // (Sq * 8 * D * call.group)),
+        "exponent": call.scale * LOG2E,
+        "scale": call.scale,
+        "BLOCK_M": M,
+        "STAGES": form.stages,
+        "D": D,
+        "LEFT": first is not None,
+        "RIGHT": last is not None,
+        "AHEAD": form.ahead,
+        "ROTATED": form.rotated,
+    }
+    programs = (tiles * Hkv * call.batch,)
+    yield Launch(gradients_kernel, programs, arguments, warps=8, registers=form.registers)
+    arguments = {"sums": sums, "dq": dq, "strides": in_eights(call.strides(dq))}
+    arguments |= {**cut, "scale": call.scale}
+    yield Launch(scale_kernel, (lines * -(-Sq // M),), arguments, warps=8)
 
 
 def bounds(call: Call) -> tuple[int | None, int | None]:
@@ -324,6 +407,19 @@ def described(x: torch.Tensor, rows: int) -> Any:
     dtype = gl.bfloat16 if x.dtype is torch.bfloat16 else gl.float16
     layout = gl.NVMMASharedLayout.get_default_for(block, dtype)
     return TensorDescriptor(x, list(x.shape), strides_of(x), block, layout)
+
+
+def described_floats(x: torch.Tensor, rows: int, columns: int) -> Any:
+    """Describe a matrix of float32 to TMA: in tiles, or in pieces of one row, laid as they are."""
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+    block = [rows, columns]
+    if rows == 1:
+        layout = gl.NVMMASharedLayout(0, 32, rank=2)
+    else:
+        layout = gl.NVMMASharedLayout.get_default_for(block, gl.float32)
+    return TensorDescriptor(x, list(x.shape), list(x.stride()), block, layout)
 
 
 def strides_of(x: torch.Tensor) -> list[int]:

@@ -50,12 +50,14 @@ def backward(
     dout: torch.Tensor,
     dlse: torch.Tensor | None,
     precision: str,
+    *,
+    path: bool = True,
 ) -> Gradients:
     """Pass gradients back through any problem."""
     with _undisturbed(problem):
         match problem:
             case AttentionProblem() | VarlenProblem():
-                return attention.backward(problem, result, dout, dlse, precision)
+                return attention.backward(problem, result, dout, dlse, precision, path=path)
             case WindowProblem():
                 return windows.backward(problem, result, dout, dlse, precision)
             case TableProblem():

@@ -99,6 +99,31 @@ class Form(NamedTuple):
 DENSE = {64: Form(3, 128, 3, False, 128), 128: Form(3, 128, 2, False, 128)}
 """Columns of a head to the form that serves them."""
 
+
+class BackwardForm(NamedTuple):
+    """How the backward kernel for Hopper is cut; its tiles have 128 keys.
+
+    Attributes:
+        queries: In a tile.
+        stages: Tiles of queries in flight.
+        ahead: Whether a tile's scores are multiplied while the one before is worked on.
+        rotated: Whether each program begins with other queries, and they meet less in `dq`.
+        registers: For each thread, before they are dealt out anew.
+    """
+
+    queries: int
+    stages: int
+    ahead: bool
+    rotated: bool
+    registers: int
+
+
+DENSE_BACKWARD = {
+    64: BackwardForm(128, 2, True, False, 168),
+    128: BackwardForm(64, 2, True, False, 168),
+}
+"""Columns of a head to the form that serves them backward."""
+
 HOPPER = {
     "forward": {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 3), 256: Tiles(128, 32, 8, 3)},
     "tabled": {64: Tiles(128, 64, 4, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(128, 32, 8, 2)},

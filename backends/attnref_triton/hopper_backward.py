@@ -1,0 +1,380 @@
+r"""Attention backward for Hopper: one pass over the pairs, `dq` added up in memory.
+
+**Counted.** The five products that `backward` cannot do without, `10 D` operations for each
+visible pair, and one power of two; `backward` pays for seven products to have nobody add into
+anybody else's result. Here the programs, one for each tile of keys, share `dq`: a buffer in
+float32, into which each adds a tile for every tile of queries that it visits.
+
+**Naive form.** For a tile of keys, over tiles of queries, with everything transposed so that
+`p^T` and `dS^T` are left factors and stay in registers:
+
+    s^T  = k q^T                p^T  = 2^(s^T - lse)
+    dp^T = v dout^T             dS^T = p^T (dp^T - delta)
+    dv  += p^T dout             dk  += dS^T q             dq += dS k
+
+**The kernel** is that, given to nine warps. One, `produce`, has TMA copy tiles of `q` and
+`dout`, and with them the rows of `lse` and `delta`, into rings in shared memory. The other
+eight, `consume`, have the tile of keys: 64 keys for each four of them in every product but
+the last, for which they exchange `dS` through shared memory. So the sum over the keys of a
+tile is taken by the tensor cores, and a program adds to `dq` once for a tile of queries.
+
+**What runs under what.** The powers of a tile are taken while `dp^T` is multiplied, `dS^T`
+while `dv` is, and the tile of `dq` is written while `dk` is. For the first of these, `s^T`
+must be there already: it is multiplied one tile ahead (`AHEAD`), behind the barrier at which
+`dS` is exchanged. Nothing is in flight across the end of the loop, which the assembler would
+not allow.
+
+**Adding** is TMA's, which reads a tile from shared memory and adds it in the L2 cache. In which
+order the programs' tiles arrive there is up to the chip, so the last bits of `dq` vary from
+call to call; those of `dk` and `dv` do not.
+
+**Before and after**, `rows_kernel` computes `delta = rowsum(out dout) - dlse`, lays it and
+`lse` out in rows padded to whole tiles, where a row past the end or one that sees nobody has
+an infinite `lse` and hence no weights, and clears the buffer; `scale_kernel` brings `dq` from
+the buffer to where it is due.
+"""
+
+import triton
+import triton.language as tl
+from triton._C.libtriton import ir
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language._core import builtin
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from attnref_triton.tiles import at, strided, tokens_of
+
+LOG2E = 1.4426950408889634
+"""Turns powers of e into powers of two."""
+
+LOG2E_ = tl.constexpr(LOG2E)
+INF = gl.constexpr(float("inf"))
+KEYS = gl.constexpr(128)
+
+
+@builtin
+def add_to_global(desc, coord, src, _semantic=None):  # type: ignore[no-untyped-def]
+    """Have TMA add a tile in shared memory to one in global memory; Gluon 3.6 has no name for it."""
+    coord = _semantic._convert_to_ir_values(coord, require_i64=False)  # noqa: SLF001
+    _semantic.builder.create_async_tma_reduce(
+        ir.DESCRIPTOR_REDUCE_KIND.ADD, desc.handle, coord, src.handle
+    )
+
+
+@triton.jit(do_not_specialize=["heads", "lines", "tiles", "Sq", "padded"])
+def rows_kernel(
+    out, dout, lse, dlse, rows, sums, strides, row_strides, heads, lines, tiles, Sq, padded,
+    BLOCK_M: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
+    """Lay out `lse` and `delta` of a tile of rows, and clear its part of `dq`.
+
+    `rows` is `(2, B Hq, padded)`, `sums` is `(B Hq, padded, D)`.
+    """
+    out = tokens_of(out, strides[0])
+    dout = tokens_of(dout, strides[1])
+    lse = strided(lse, row_strides[0], False)
+    line = tl.program_id(0) // tiles
+    b = line // heads
+    h = line % heads
+    i = tl.program_id(0) % tiles * BLOCK_M + tl.arange(0, BLOCK_M)
+    d = tl.arange(0, D)
+    real = i < Sq
+    whole = real[:, None] & (d < D)[None, :]
+    o_tile = tl.load(at(out, b, h, i)[:, None] + d[None, :], mask=whole, other=0.0)
+    do_tile = tl.load(at(dout, b, h, i)[:, None] + d[None, :], mask=whole, other=0.0)
+    delta = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), axis=1)
+    if dlse is not None:
+        dlse = strided(dlse, row_strides[1], False)
+        delta -= tl.load(at(dlse, b, h, i), mask=real, other=0.0)
+    level = tl.load(at(lse, b, h, i), mask=real, other=float("-inf"))
+    seeing = level != float("-inf")
+    here = rows + line.to(tl.int64) * padded + i
+    tl.store(here, tl.where(seeing, level * LOG2E_, float("inf")))
+    tl.store(here + lines.to(tl.int64) * padded, tl.where(seeing, delta, 0.0))
+    tile = sums + (line.to(tl.int64) * padded + i)[:, None] * D + d[None, :]
+    tl.store(tile, tl.zeros([BLOCK_M, D], tl.float32))
+
+
+@triton.jit(do_not_specialize=["heads", "tiles", "Sq", "padded"])
+def scale_kernel(
+    sums, dq, strides, heads, tiles, Sq, padded, scale, BLOCK_M: tl.constexpr, D: tl.constexpr
+):
+    """Scale and round a tile of `dq`."""
+    dq = tokens_of(dq, strides)
+    line = tl.program_id(0) // tiles
+    i = tl.program_id(0) % tiles * BLOCK_M + tl.arange(0, BLOCK_M)
+    d = tl.arange(0, D)
+    x = tl.load(sums + (line.to(tl.int64) * padded + i)[:, None] * D + d[None, :])
+    to = at(dq, line // heads, line % heads, i)[:, None] + d[None, :]
+    tl.store(to, (x * scale).to(dq[0].dtype.element_ty), mask=(i < Sq)[:, None])
+
+
+@gluon.jit(
+    do_not_specialize=["first", "last", "Sq", "Sk", "tiles", "heads", "group", "lines", "together"]
+)
+def gradients_kernel(
+    q, k, v, dout, rows, sums, dk, dv, first, last, Sq, Sk, tiles, heads, group, lines, together,
+    exponent, scale,
+    BLOCK_M: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
+    RIGHT: gl.constexpr, AHEAD: gl.constexpr, ROTATED: gl.constexpr,
+):  # fmt: skip
+    """Compute `dk` and `dv` of one tile of keys, and add its part of `dq`.
+
+    `q`, `k`, `v`, `dout`, `dk` and `dv` are descriptors of `(B, H, S, D)`; `rows` is one of
+    `(2 B Hq, padded)`, and `sums` of `(B Hq padded, D)`. Row `i` sees the keys from `i + first`
+    to `i + last`, and `exponent` is the scale times `LOG2E`. There are `lines` query heads in
+    all, `heads` of keys in an entry, of which `together` are worked on at a time.
+    """
+    k_s = gl.allocate_shared_memory(k.dtype, [1, 1, KEYS, D], k.layout)
+    v_s = gl.allocate_shared_memory(k.dtype, [1, 1, KEYS, D], v.layout)
+    q_s = gl.allocate_shared_memory(q.dtype, [STAGES + 1, 1, 1, BLOCK_M, D], q.layout)
+    do_s = gl.allocate_shared_memory(q.dtype, [STAGES, 1, 1, BLOCK_M, D], dout.layout)
+    lse_s = gl.allocate_shared_memory(gl.float32, [STAGES + 1, 1, BLOCK_M], rows.layout)
+    delta_s = gl.allocate_shared_memory(gl.float32, [STAGES, 1, BLOCK_M], rows.layout)
+    exchange: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
+    ds_s = gl.allocate_shared_memory(q.dtype, [KEYS, BLOCK_M], exchange)
+    dq_s = gl.allocate_shared_memory(gl.float32, [BLOCK_M, D], sums.layout)
+    bar: gl.constexpr = mbarrier.MBarrierLayout()
+    kv_full = gl.allocate_shared_memory(gl.int64, [1], bar)
+    q_full = gl.allocate_shared_memory(gl.int64, [STAGES + 1, 1], bar)
+    q_free = gl.allocate_shared_memory(gl.int64, [STAGES + 1, 1], bar)
+    do_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
+    do_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
+    mbarrier.init(kv_full, count=1)
+    for i in gl.static_range(STAGES):
+        mbarrier.init(do_full.index(i), count=1)
+        mbarrier.init(do_free.index(i), count=1)
+    for i in gl.static_range(STAGES + 1):
+        mbarrier.init(q_full.index(i), count=1)
+        mbarrier.init(q_free.index(i), count=1)
+    fence_async_shared()
+
+    line, tile = tile_of(gl.program_id(0), tiles, lines // group, together)
+    b = line // heads
+    g = line % heads
+    j0 = tile * KEYS
+    i_low, count = visited(j0, first, last, Sq, Sk, BLOCK_M, LEFT, RIGHT)
+    turn = 0
+    if ROTATED:
+        turn = tile
+    gl.warp_specialize(
+        [
+            (consume, (
+                sums, dk, dv, k_s, v_s, q_s, do_s, lse_s, delta_s, ds_s, dq_s,
+                kv_full, q_full, q_free, do_full, do_free, b, g, j0, i_low, count, turn,
+                first, last, Sq, Sk, heads, group, exponent, scale,
+                BLOCK_M, STAGES, D, LEFT, RIGHT, AHEAD,
+            )),
+            (produce, (
+                q, k, v, dout, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
+                kv_full, q_full, q_free, do_full, do_free, b, g, j0, i_low, count, turn,
+                heads, group, lines, BLOCK_M, STAGES,
+            )),
+        ],
+        [1], [24],
+    )  # fmt: skip
+
+
+@gluon.jit
+def tile_of(pid, tiles, n, together):
+    """Return the head, of all, and the tile of a program.
+
+    Only so many heads as have their queries in the L2 cache together are worked on at a time,
+    and of these the first tiles first: below a causal bound they have most to do.
+    """
+    section = pid // (together * tiles)
+    inside = pid % (together * tiles)
+    width = gl.minimum(n - section * together, together)
+    return section * together + inside % width, inside // width
+
+
+@gluon.jit
+def visited(
+    j0, first, last, Sq, Sk, BLOCK_M: gl.constexpr, LEFT: gl.constexpr, RIGHT: gl.constexpr
+):
+    """Return where the queries begin that see some key of a tile, and how many tiles they are."""
+    low = 0
+    high = Sq
+    if RIGHT:
+        low = gl.maximum(j0 - last, 0) // BLOCK_M * BLOCK_M
+    if LEFT:
+        high = gl.minimum(gl.minimum(j0 + KEYS, Sk) - first, Sq)
+    return low, gl.maximum(high - low + BLOCK_M - 1, 0) // BLOCK_M
+
+
+@gluon.jit
+def place(step, i_low, count, turn, BLOCK_M: gl.constexpr):
+    """Return which query head of the group a step is for, and its first row."""
+    return step // count, i_low + (step + turn) % count * BLOCK_M
+
+
+@gluon.jit
+def produce(
+    q, k, v, dout, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
+    kv_full, q_full, q_free, do_full, do_free, b, g, j0, i_low, count, turn, heads, group, lines,
+    BLOCK_M: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
+    """Copy what consumers need: keys and values once, queries and what belongs to them in rings."""
+    mbarrier.expect(kv_full, k.block_type.nbytes + v.block_type.nbytes)
+    tma.async_copy_global_to_shared(k, [b, g, j0, 0], kv_full, k_s)
+    tma.async_copy_global_to_shared(v, [b, g, j0, 0], kv_full, v_s)
+    for step in range(count * group):
+        member, i0 = place(step, i_low, count, turn, BLOCK_M)
+        h = g * group + member
+        line = b * heads * group + h
+        slot = step % (STAGES + 1)
+        full = q_full.index(slot)
+        mbarrier.wait(q_free.index(slot), ((step // (STAGES + 1)) & 1) ^ 1)
+        mbarrier.expect(full, q.block_type.nbytes + rows.block_type.nbytes)
+        tma.async_copy_global_to_shared(q, [b, h, i0, 0], full, q_s.index(slot))
+        tma.async_copy_global_to_shared(rows, [line, i0], full, lse_s.index(slot))
+        slot = step % STAGES
+        full = do_full.index(slot)
+        mbarrier.wait(do_free.index(slot), ((step // STAGES) & 1) ^ 1)
+        mbarrier.expect(full, dout.block_type.nbytes + rows.block_type.nbytes)
+        tma.async_copy_global_to_shared(dout, [b, h, i0, 0], full, do_s.index(slot))
+        tma.async_copy_global_to_shared(rows, [lines + line, i0], full, delta_s.index(slot))
+
+
+@gluon.jit
+def consume(
+    sums, dk, dv, k_s, v_s, q_s, do_s, lse_s, delta_s, ds_s, dq_s,
+    kv_full, q_full, q_free, do_full, do_free, b, g, j0, i_low, count, turn,
+    first, last, Sq, Sk, heads, group, exponent, scale,
+    BLOCK_M: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
+    RIGHT: gl.constexpr, AHEAD: gl.constexpr,
+):  # fmt: skip
+    """Multiply; see the top of this file for what runs under what."""
+    dtype: gl.constexpr = q_s.dtype
+    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
+    s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, BLOCK_M, 16])
+    acc_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, D, 16])
+    # Of the tile of `dq` four warps have 64 rows, or, if there are no more, 64 columns.
+    split: gl.constexpr = [8, 1] if BLOCK_M == 128 else [4, 2]
+    width: gl.constexpr = D if BLOCK_M == 128 else D // 2
+    dq_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], split, [16, width, 16])
+    padded = (Sq + BLOCK_M - 1) // BLOCK_M * BLOCK_M
+
+    k_tile = k_s._reinterpret(dtype, [KEYS, D], flat)
+    v_tile = v_s._reinterpret(dtype, [KEYS, D], flat)
+    dk_acc = gl.zeros([KEYS, D], gl.float32, acc_l)
+    dv_acc = gl.zeros([KEYS, D], gl.float32, acc_l)
+    nothing = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l)
+    no_sum = gl.zeros([BLOCK_M, D], gl.float32, dq_l)
+    s = nothing
+    total = count * group
+    mbarrier.wait(kv_full, 0)
+    if AHEAD:
+        if total > 0:
+            mbarrier.wait(q_full.index(0), 0)
+            s = scores(k_tile, q_s.index(0), BLOCK_M, D)
+            s = warpgroup_mma_wait(0, deps=(s,))
+    for step in range(total):
+        slot = step % STAGES
+        q_slot = step % (STAGES + 1)
+        q_tile = q_s.index(q_slot)._reinterpret(dtype, [BLOCK_M, D], flat)
+        do_tile = do_s.index(slot)._reinterpret(dtype, [BLOCK_M, D], flat)
+        member, i0 = place(step, i_low, count, turn, BLOCK_M)
+        if not AHEAD:
+            mbarrier.wait(q_full.index(q_slot), (step // (STAGES + 1)) & 1)
+            s = scores(k_tile, q_s.index(q_slot), BLOCK_M, D)
+        mbarrier.wait(do_full.index(slot), (step // STAGES) & 1)
+        delta = row_of(delta_s.index(slot), s_l, BLOCK_M)
+        dp = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l) - delta
+        dp = warpgroup_mma(v_tile, do_tile.permute((1, 0)), dp, is_async=True)
+        level = row_of(lse_s.index(q_slot), s_l, BLOCK_M)
+        if not AHEAD:
+            s = warpgroup_mma_wait(1, deps=(s,))
+        if is_ragged(i0, j0, first, last, Sk, BLOCK_M, LEFT, RIGHT):
+            s = hide(s, i0, j0, first, last, Sk, LEFT, RIGHT)
+        p = gl.exp2(s * exponent - level)
+        dv_acc = warpgroup_mma(factor(p, dv_acc, dtype), do_tile, dv_acc, is_async=True)
+        dp = warpgroup_mma_wait(1, deps=(dp,))
+        ds = p * dp
+        ds_s.store(ds.to(dtype))
+        fence_async_shared()
+        tma.store_wait(0)
+        gl.thread_barrier()
+        mbarrier.arrive(q_free.index((step + STAGES) % (STAGES + 1)), pred=step > 0)
+        dq = warpgroup_mma(ds_s.permute((1, 0)), k_tile, no_sum, use_acc=False, is_async=True)
+        dk_acc = warpgroup_mma(factor(ds, dk_acc, dtype), q_tile, dk_acc, is_async=True)
+        dq, dv_acc = warpgroup_mma_wait(1, deps=(dq, dv_acc))
+        dq_s.store(dq)
+        fence_async_shared()
+        if AHEAD:
+            after = step + 1
+            ahead = after % (STAGES + 1)
+            phase = (after // (STAGES + 1)) & 1
+            mbarrier.wait(q_full.index(ahead), phase, pred=after < total)
+            s = scores(k_tile, q_s.index(ahead), BLOCK_M, D)
+        gl.thread_barrier()
+        mbarrier.arrive(do_free.index(slot))
+        line = (b * heads + g) * group + member
+        add_to_global(sums, [line * padded + i0, 0], dq_s)
+        if AHEAD:
+            s, dk_acc = warpgroup_mma_wait(0, deps=(s, dk_acc))
+        else:
+            dk_acc = warpgroup_mma_wait(0, deps=(dk_acc,))
+    k_tile.store((dk_acc * scale).to(dtype))
+    v_tile.store(dv_acc.to(dtype))
+    fence_async_shared()
+    gl.thread_barrier()
+    tma.async_copy_shared_to_global(dk, [b, g, j0, 0], k_s)
+    tma.async_copy_shared_to_global(dv, [b, g, j0, 0], v_s)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def scores(k_tile, q_room, BLOCK_M: gl.constexpr, D: gl.constexpr):
+    """Issue `k q^T`, and do not wait."""
+    s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, BLOCK_M, 16])
+    nothing = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l)
+    q_tile = q_room._reinterpret(k_tile.dtype, [BLOCK_M, D], k_tile.layout)
+    return warpgroup_mma(k_tile, q_tile.permute((1, 0)), nothing, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def row_of(room, s_l: gl.constexpr, BLOCK_M: gl.constexpr):
+    """Read one number for each query of a tile."""
+    linear: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    row = room._reinterpret(gl.float32, [BLOCK_M], linear)
+    return gl.expand_dims(row.load(gl.SliceLayout(0, s_l)), 0)
+
+
+@gluon.jit
+def is_ragged(
+    i0, j0, first, last, Sk, BLOCK_M: gl.constexpr, LEFT: gl.constexpr, RIGHT: gl.constexpr
+):
+    """Tell whether some query of a tile does not see some key of one."""
+    ragged = j0 + KEYS > Sk
+    if RIGHT:
+        ragged = ragged | (i0 + last < j0 + KEYS - 1)
+    if LEFT:
+        ragged = ragged | (i0 + BLOCK_M - 1 + first > j0)
+    return ragged
+
+
+@gluon.jit
+def hide(s, i0, j0, first, last, Sk, LEFT: gl.constexpr, RIGHT: gl.constexpr):
+    """Hide the pairs that do not see each other, and keys past the last."""
+    j = j0 + gl.arange(0, s.shape[0], gl.SliceLayout(1, s.type.layout))
+    i = gl.expand_dims(gl.arange(0, s.shape[1], gl.SliceLayout(0, s.type.layout)), 0)
+    lowest = gl.where(j < Sk, 0, s.shape[1])
+    if RIGHT:
+        lowest = gl.maximum(lowest, j - last - i0)
+    seen = i >= gl.expand_dims(lowest, 1)
+    if LEFT:
+        seen = seen & (i <= gl.expand_dims(j - first - i0, 1))
+    return gl.where(seen, s, -INF)
+
+
+@gluon.jit
+def factor(p, acc, dtype: gl.constexpr):
+    """Round a tile, and hold it as the left factor of a product into `acc`; it stays put."""
+    return gl.convert_layout(p.to(dtype), gl.DotOperandLayout(0, acc.type.layout, 2))
