@@ -278,9 +278,9 @@ def consume(
         delta = row_of(delta_s.index(slot), s_l, BLOCK_M)
         dp = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l) - delta
         dp = warpgroup_mma(v_tile, do_tile.permute((1, 0)), dp, is_async=True)
-        level = row_of(lse_s.index(slot), s_l, BLOCK_M)
         if is_ragged(i0, j0, first, last, Sk, BLOCK_M, LEFT, RIGHT):
             s = hide(s, i0, j0, first, last, Sk, LEFT, RIGHT)
+        level = row_of(lse_s.index(slot), s_l, BLOCK_M)
         p = gl.exp2(s * exponent - level)
         dv_acc = warpgroup_mma(factor(p, dv_acc, dtype), do_tile, dv_acc, is_async=True)
         dp = warpgroup_mma_wait(1, deps=(dp,))
