@@ -222,7 +222,12 @@ def backward_launches(
     sums = call.q.new_empty((lines * tiles * M, D), dtype=torch.float32)
     cut = {"heads": Hq, "tiles": tiles, "Sq": Sq, "padded": tiles * M, "BLOCK_M": M, "D": D}
     arguments = {
-        **{"out": out, "dout": dout, "lse": lse, "dlse": dlse, "rows": rows, "sums": sums},
+        "out": out,
+        "dout": dout,
+        "lse": lse,
+        "dlse": dlse,
+        "rows": rows,
+        "sums": sums,
         "strides": tuple(in_eights(call.strides(x)) for x in (out, dout)),
         "row_strides": tuple(call.row_strides(lse if x is None else x) for x in (lse, dlse)),
         "lines": lines,
@@ -256,7 +261,6 @@ def backward_launches(
         "D": D,
         "LEFT": first is not None,
         "RIGHT": last is not None,
-        "AHEAD": form.ahead,
         "ROTATED": form.rotated,
     }
     programs = (tiles * Hkv * call.batch,)

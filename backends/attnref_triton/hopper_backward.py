@@ -20,7 +20,7 @@ tile is taken by the tensor cores, and a program adds to `dq` once for a tile of
 
 **What runs under what.** The powers of a tile are taken while `dp^T` is multiplied, `dS^T`
 while `dv` is, and the tile of `dq` is written while `dk` is. For the first of these, `s^T`
-must be there already: it is multiplied one tile ahead (`AHEAD`), behind the barrier at which
+must be there already: it is multiplied one tile ahead, behind the barrier at which
 `dS` is exchanged. Nothing is in flight across the end of the loop, which the assembler would
 not allow.
 
@@ -60,8 +60,8 @@ KEYS = gl.constexpr(128)
 
 @builtin
 def add_to_global(desc, coord, src, _semantic=None):  # type: ignore[no-untyped-def]
-    """Have TMA add a tile in shared memory to one in global memory; Gluon 3.6 has no name for it."""
-    coord = _semantic._convert_to_ir_values(coord, require_i64=False)  # noqa: SLF001
+    """Have TMA add a tile in shared memory to one in global memory; Gluon has no name for it."""
+    coord = _semantic._convert_to_ir_values(coord, require_i64=False)
     _semantic.builder.create_async_tma_reduce(
         ir.DESCRIPTOR_REDUCE_KIND.ADD, desc.handle, coord, src.handle
     )
@@ -122,7 +122,7 @@ def gradients_kernel(
     q, k, v, dout, rows, sums, dk, dv, first, last, Sq, Sk, tiles, heads, group, lines, together,
     exponent, scale,
     BLOCK_M: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
-    RIGHT: gl.constexpr, AHEAD: gl.constexpr, ROTATED: gl.constexpr,
+    RIGHT: gl.constexpr, ROTATED: gl.constexpr,
 ):  # fmt: skip
     """Compute `dk` and `dv` of one tile of keys, and add its part of `dq`.
 
@@ -133,26 +133,23 @@ def gradients_kernel(
     """
     k_s = gl.allocate_shared_memory(k.dtype, [1, 1, KEYS, D], k.layout)
     v_s = gl.allocate_shared_memory(k.dtype, [1, 1, KEYS, D], v.layout)
-    q_s = gl.allocate_shared_memory(q.dtype, [STAGES + 1, 1, 1, BLOCK_M, D], q.layout)
+    q_s = gl.allocate_shared_memory(q.dtype, [STAGES, 1, 1, BLOCK_M, D], q.layout)
     do_s = gl.allocate_shared_memory(q.dtype, [STAGES, 1, 1, BLOCK_M, D], dout.layout)
-    lse_s = gl.allocate_shared_memory(gl.float32, [STAGES + 1, 1, BLOCK_M], rows.layout)
+    lse_s = gl.allocate_shared_memory(gl.float32, [STAGES, 1, BLOCK_M], rows.layout)
     delta_s = gl.allocate_shared_memory(gl.float32, [STAGES, 1, BLOCK_M], rows.layout)
     exchange: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
     ds_s = gl.allocate_shared_memory(q.dtype, [KEYS, BLOCK_M], exchange)
     dq_s = gl.allocate_shared_memory(gl.float32, [BLOCK_M, D], sums.layout)
     bar: gl.constexpr = mbarrier.MBarrierLayout()
     kv_full = gl.allocate_shared_memory(gl.int64, [1], bar)
-    q_full = gl.allocate_shared_memory(gl.int64, [STAGES + 1, 1], bar)
-    q_free = gl.allocate_shared_memory(gl.int64, [STAGES + 1, 1], bar)
+    q_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
     do_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
-    do_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
+    free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
     mbarrier.init(kv_full, count=1)
     for i in gl.static_range(STAGES):
-        mbarrier.init(do_full.index(i), count=1)
-        mbarrier.init(do_free.index(i), count=1)
-    for i in gl.static_range(STAGES + 1):
         mbarrier.init(q_full.index(i), count=1)
-        mbarrier.init(q_free.index(i), count=1)
+        mbarrier.init(do_full.index(i), count=1)
+        mbarrier.init(free.index(i), count=1)
     fence_async_shared()
 
     line, tile = tile_of(gl.program_id(0), tiles, lines // group, together)
@@ -167,13 +164,13 @@ def gradients_kernel(
         [
             (consume, (
                 sums, dk, dv, k_s, v_s, q_s, do_s, lse_s, delta_s, ds_s, dq_s,
-                kv_full, q_full, q_free, do_full, do_free, b, g, j0, i_low, count, turn,
+                kv_full, q_full, do_full, free, b, g, j0, i_low, count, turn,
                 first, last, Sq, Sk, heads, group, exponent, scale,
-                BLOCK_M, STAGES, D, LEFT, RIGHT, AHEAD,
+                BLOCK_M, STAGES, D, LEFT, RIGHT,
             )),
             (produce, (
                 q, k, v, dout, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
-                kv_full, q_full, q_free, do_full, do_free, b, g, j0, i_low, count, turn,
+                kv_full, q_full, do_full, free, b, g, j0, i_low, count, turn,
                 heads, group, lines, BLOCK_M, STAGES,
             )),
         ],
@@ -217,7 +214,7 @@ def place(step, i_low, count, turn, BLOCK_M: gl.constexpr):
 @gluon.jit
 def produce(
     q, k, v, dout, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
-    kv_full, q_full, q_free, do_full, do_free, b, g, j0, i_low, count, turn, heads, group, lines,
+    kv_full, q_full, do_full, free, b, g, j0, i_low, count, turn, heads, group, lines,
     BLOCK_M: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """Copy what consumers need: keys and values once, queries and what belongs to them in rings."""
@@ -228,15 +225,13 @@ def produce(
         member, i0 = place(step, i_low, count, turn, BLOCK_M)
         h = g * group + member
         line = b * heads * group + h
-        slot = step % (STAGES + 1)
+        slot = step % STAGES
+        mbarrier.wait(free.index(slot), ((step // STAGES) & 1) ^ 1)
         full = q_full.index(slot)
-        mbarrier.wait(q_free.index(slot), ((step // (STAGES + 1)) & 1) ^ 1)
         mbarrier.expect(full, q.block_type.nbytes + rows.block_type.nbytes)
         tma.async_copy_global_to_shared(q, [b, h, i0, 0], full, q_s.index(slot))
         tma.async_copy_global_to_shared(rows, [line, i0], full, lse_s.index(slot))
-        slot = step % STAGES
         full = do_full.index(slot)
-        mbarrier.wait(do_free.index(slot), ((step // STAGES) & 1) ^ 1)
         mbarrier.expect(full, dout.block_type.nbytes + rows.block_type.nbytes)
         tma.async_copy_global_to_shared(dout, [b, h, i0, 0], full, do_s.index(slot))
         tma.async_copy_global_to_shared(rows, [lines + line, i0], full, delta_s.index(slot))
@@ -245,10 +240,10 @@ def produce(
 @gluon.jit
 def consume(
     sums, dk, dv, k_s, v_s, q_s, do_s, lse_s, delta_s, ds_s, dq_s,
-    kv_full, q_full, q_free, do_full, do_free, b, g, j0, i_low, count, turn,
+    kv_full, q_full, do_full, free, b, g, j0, i_low, count, turn,
     first, last, Sq, Sk, heads, group, exponent, scale,
     BLOCK_M: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
-    RIGHT: gl.constexpr, AHEAD: gl.constexpr,
+    RIGHT: gl.constexpr,
 ):  # fmt: skip
     """Multiply; see the top of this file for what runs under what."""
     dtype: gl.constexpr = q_s.dtype
@@ -270,29 +265,22 @@ def consume(
     s = nothing
     total = count * group
     mbarrier.wait(kv_full, 0)
-    if AHEAD:
-        if total > 0:
-            mbarrier.wait(q_full.index(0), 0)
-            s = scores(k_tile, q_s.index(0), BLOCK_M, D)
-            s = warpgroup_mma_wait(0, deps=(s,))
+    if total > 0:
+        mbarrier.wait(q_full.index(0), 0)
+        s = scores(k_tile, q_s.index(0), BLOCK_M, D)
+        s = warpgroup_mma_wait(0, deps=(s,))
     for step in range(total):
         slot = step % STAGES
-        q_slot = step % (STAGES + 1)
-        q_tile = q_s.index(q_slot)._reinterpret(dtype, [BLOCK_M, D], flat)
+        q_tile = q_s.index(slot)._reinterpret(dtype, [BLOCK_M, D], flat)
         do_tile = do_s.index(slot)._reinterpret(dtype, [BLOCK_M, D], flat)
         member, i0 = place(step, i_low, count, turn, BLOCK_M)
-        if not AHEAD:
-            mbarrier.wait(q_full.index(q_slot), (step // (STAGES + 1)) & 1)
-            s = scores(k_tile, q_s.index(q_slot), BLOCK_M, D)
         mbarrier.wait(do_full.index(slot), (step // STAGES) & 1)
         delta = row_of(delta_s.index(slot), s_l, BLOCK_M)
         dp = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l) - delta
         dp = warpgroup_mma(v_tile, do_tile.permute((1, 0)), dp, is_async=True)
-        level = row_of(lse_s.index(q_slot), s_l, BLOCK_M)
-        if not AHEAD:
-            s = warpgroup_mma_wait(1, deps=(s,))
         if is_ragged(i0, j0, first, last, Sk, BLOCK_M, LEFT, RIGHT):
             s = hide(s, i0, j0, first, last, Sk, LEFT, RIGHT)
+        level = row_of(lse_s.index(slot), s_l, BLOCK_M)
         p = gl.exp2(s * exponent - level)
         dv_acc = warpgroup_mma(factor(p, dv_acc, dtype), do_tile, dv_acc, is_async=True)
         dp = warpgroup_mma_wait(1, deps=(dp,))
@@ -300,27 +288,20 @@ def consume(
         ds_s.store(ds.to(dtype))
         fence_async_shared()
         tma.store_wait(0)
-        gl.thread_barrier()
-        mbarrier.arrive(q_free.index((step + STAGES) % (STAGES + 1)), pred=step > 0)
+        mbarrier.arrive(free.index((step + STAGES - 1) % STAGES), pred=step > 0)
         dq = warpgroup_mma(ds_s.permute((1, 0)), k_tile, no_sum, use_acc=False, is_async=True)
         dk_acc = warpgroup_mma(factor(ds, dk_acc, dtype), q_tile, dk_acc, is_async=True)
         dq, dv_acc = warpgroup_mma_wait(1, deps=(dq, dv_acc))
         dq_s.store(dq)
         fence_async_shared()
-        if AHEAD:
-            after = step + 1
-            ahead = after % (STAGES + 1)
-            phase = (after // (STAGES + 1)) & 1
-            mbarrier.wait(q_full.index(ahead), phase, pred=after < total)
-            s = scores(k_tile, q_s.index(ahead), BLOCK_M, D)
-        gl.thread_barrier()
-        mbarrier.arrive(do_free.index(slot))
+        after = step + 1
+        ahead = after % STAGES
+        phase = (after // STAGES) & 1
+        mbarrier.wait(q_full.index(ahead), phase, pred=after < total)
+        s = scores(k_tile, q_s.index(ahead), BLOCK_M, D)
         line = (b * heads + g) * group + member
         add_to_global(sums, [line * padded + i0, 0], dq_s)
-        if AHEAD:
-            s, dk_acc = warpgroup_mma_wait(0, deps=(s, dk_acc))
-        else:
-            dk_acc = warpgroup_mma_wait(0, deps=(dk_acc,))
+        s, dk_acc = warpgroup_mma_wait(0, deps=(s, dk_acc))
     k_tile.store((dk_acc * scale).to(dtype))
     v_tile.store(dv_acc.to(dtype))
     fence_async_shared()

@@ -106,21 +106,19 @@ class BackwardForm(NamedTuple):
     Attributes:
         queries: In a tile.
         stages: Tiles of queries in flight.
-        ahead: Whether a tile's scores are multiplied while the one before is worked on.
         rotated: Whether each program begins with other queries, and they meet less in `dq`.
         registers: For each thread, before they are dealt out anew.
     """
 
     queries: int
     stages: int
-    ahead: bool
     rotated: bool
     registers: int
 
 
 DENSE_BACKWARD = {
-    64: BackwardForm(128, 2, True, False, 168),
-    128: BackwardForm(64, 2, True, False, 168),
+    64: BackwardForm(128, 3, False, 168),
+    128: BackwardForm(64, 3, False, 168),
 }
 """Columns of a head to the form that serves them backward."""
 
