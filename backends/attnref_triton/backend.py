@@ -54,7 +54,8 @@ class TritonBackend:
     """Fused kernels on CUDA tensors, or on CPU tensors in Triton's interpreter.
 
     Weights and dS are rounded to a half input dtype before their product. Results are
-    the same bits every time: nothing is added up in an order that may vary.
+    the same bits every time, but for `dq` on the Hopper path (`deterministic`): nothing else
+    is added up in an order that may vary.
 
     Args:
         precision: Of products of float32: `"ieee"`, or `"tf32"` to have their factors
@@ -64,7 +65,6 @@ class TritonBackend:
 
     name = "triton"
     library = "torch"
-    deterministic = True
 
     def __init__(self, precision: str = "ieee", *, hopper: bool = True) -> None:
         if precision not in ("ieee", "tf32"):
@@ -72,6 +72,21 @@ class TritonBackend:
         self.precision = precision
         self.hopper = hopper
         self.profile = "half-weights" if precision == "ieee" else "tf32"
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether a call gives the same bits every time.
+
+        Not where `dq` may take the Hopper path, whose programs add to it as they come;
+        `torch.use_deterministic_algorithms` has the portable kernels run there.
+        """
+        if not self.hopper or self.available() or interpreted():
+            return True
+        import torch
+
+        devices = range(torch.cuda.device_count())
+        hoppers = any(torch.cuda.get_device_capability(n)[0] == 9 for n in devices)
+        return not hoppers or torch.are_deterministic_algorithms_enabled()
 
     def available(self) -> Sequence[Reason]:
         """Look for Triton, torch, and a GPU that is new enough."""

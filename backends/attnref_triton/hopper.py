@@ -235,7 +235,9 @@ def backward_launches(
     }
     yield Launch(rows_kernel, (tiles * lines,), arguments, warps=8)
     first, last = bounds(call)
-    tiles = -(-Sk // KEYS)
+    tiles, heads = -(-Sk // KEYS), call.batch * Hkv
+    together = max(1, TOGETHER // (Sq * 4 * D * call.q.element_size() * call.group))
+    enter(call.q.device)
     arguments = {
         "q": described(call.q, M),
         "k": described(call.k, KEYS),
@@ -253,7 +255,7 @@ def backward_launches(
         "heads": Hkv,
         "group": call.group,
         "lines": lines,
-        "together": max(1, TOGETHER // (Sq * 8 * D * call.group)),
+        "together": min(together, heads),  # times tiles, it is within 32 bits
         "exponent": call.scale * LOG2E,
         "scale": call.scale,
         "BLOCK_M": M,
@@ -263,8 +265,7 @@ def backward_launches(
         "RIGHT": last is not None,
         "ROTATED": form.rotated,
     }
-    programs = (tiles * Hkv * call.batch,)
-    yield Launch(gradients_kernel, programs, arguments, warps=8, registers=form.registers)
+    yield Launch(gradients_kernel, (tiles * heads,), arguments, warps=8, registers=form.registers)
     arguments = {"sums": sums, "dq": dq, "strides": in_eights(call.strides(dq))}
     arguments |= {**cut, "scale": call.scale}
     yield Launch(scale_kernel, (lines * -(-Sq // M),), arguments, warps=8)
