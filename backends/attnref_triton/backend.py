@@ -54,7 +54,7 @@ class TritonBackend:
     """Fused kernels on CUDA tensors, or on CPU tensors in Triton's interpreter.
 
     Weights and dS are rounded to a half input dtype before their product. Results are
-    the same bits every time: nothing is added up in an order that may vary.
+    the same bits every time, but for `dq` on the Hopper path (`deterministic`).
 
     Args:
         precision: Of products of float32: `"ieee"`, or `"tf32"` to have their factors
@@ -64,7 +64,6 @@ class TritonBackend:
 
     name = "triton"
     library = "torch"
-    deterministic = True
 
     def __init__(self, precision: str = "ieee", *, hopper: bool = True) -> None:
         if precision not in ("ieee", "tf32"):
@@ -72,6 +71,20 @@ class TritonBackend:
         self.precision = precision
         self.hopper = hopper
         self.profile = "half-weights" if precision == "ieee" else "tf32"
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same call gives the same bits: not where `dq` is added up as it comes.
+
+        That is the Hopper path's way, which `torch.use_deterministic_algorithms` closes.
+        """
+        if not self.hopper or interpreted():
+            return True
+        import torch
+
+        devices = map(torch.cuda.get_device_capability, range(torch.cuda.device_count()))
+        on_path = any(major == 9 for major, _ in devices)
+        return torch.are_deterministic_algorithms_enabled() or not on_path
 
     def available(self) -> Sequence[Reason]:
         """Look for Triton, torch, and a GPU that is new enough."""
