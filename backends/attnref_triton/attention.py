@@ -124,7 +124,8 @@ def backward(
     if path and not hopper.reasons_backward(problem, chip_of(problem.q.device)):
         for launch in hopper.backward_launches(call, out, lse, dout, dlse, (dq, dk, dv)):
             launch.run()
-        return AttentionGradients(*map(settle, due, (dq, dk, dv)), None, None)
+        dq, dk, dv = map(settle, due, (dq, dk, dv))
+        return AttentionGradients(dq, dk, dv, None, None)
     made = Made(dq, dk, dv, dbias, dsinks, rows_like(call))
     if call.has_dense_bias and dbias is not None and not call.is_full:
         dbias.zero_()  # no tile is visited where nobody sees anybody

@@ -54,8 +54,7 @@ class TritonBackend:
     """Fused kernels on CUDA tensors, or on CPU tensors in Triton's interpreter.
 
     Weights and dS are rounded to a half input dtype before their product. Results are
-    the same bits every time, but for `dq` on the Hopper path (`deterministic`): nothing else
-    is added up in an order that may vary.
+    the same bits every time, but for `dq` on the Hopper path (`deterministic`).
 
     Args:
         precision: Of products of float32: `"ieee"`, or `"tf32"` to have their factors
@@ -75,18 +74,17 @@ class TritonBackend:
 
     @property
     def deterministic(self) -> bool:
-        """Whether a call gives the same bits every time.
+        """Whether the same call gives the same bits: not where `dq` is added up as it comes.
 
-        Not where `dq` may take the Hopper path, whose programs add to it as they come;
-        `torch.use_deterministic_algorithms` has the portable kernels run there.
+        That is the Hopper path's way, which `torch.use_deterministic_algorithms` closes.
         """
-        if not self.hopper or self.available() or interpreted():
+        if not self.hopper or interpreted():
             return True
         import torch
 
-        devices = range(torch.cuda.device_count())
-        hoppers = any(torch.cuda.get_device_capability(n)[0] == 9 for n in devices)
-        return not hoppers or torch.are_deterministic_algorithms_enabled()
+        devices = map(torch.cuda.get_device_capability, range(torch.cuda.device_count()))
+        on_path = any(major == 9 for major, _ in devices)
+        return torch.are_deterministic_algorithms_enabled() or not on_path
 
     def available(self) -> Sequence[Reason]:
         """Look for Triton, torch, and a GPU that is new enough."""

@@ -59,7 +59,7 @@ KEYS = gl.constexpr(128)
 
 
 @builtin
-def add_to_global(desc, coord, src, _semantic=None):  # type: ignore[no-untyped-def]
+def add_to_global(desc, coord, src, _semantic=None):
     """Have TMA add a tile in shared memory to one in global memory; Gluon has no name for it."""
     coord = _semantic._convert_to_ir_values(coord, require_i64=False)
     _semantic.builder.create_async_tma_reduce(

@@ -1,0 +1,180 @@
+"""The Hopper path backward, without a Hopper: what it compiles to, and what a program visits."""
+
+import random
+import re
+from types import FunctionType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attnref_triton import TritonBackend, hopper, hopper_backward
+from attnref_triton.call import call_of
+from attnref_triton.launch import Launch
+from attnref_triton.tables import DENSE_BACKWARD
+
+from attnref import normalize
+
+from . import compiling
+from .test_hopper import CHIP, FACTOR, WRITES, loops, problem
+
+BANDS = {"full": {}, "right": {"window": (None, 0)}, "left": {"window": (1024, 0)}}
+
+SPILLS = {"full": 0, "right": 40, "left": 48}
+"""Bytes that a thread may spill with D 128: where pairs are hidden, and nowhere else."""
+
+
+def launches(D: int, dtype: torch.dtype = torch.bfloat16, **options: Any) -> list[Launch]:
+    q = torch.empty(1, 4, 2048, D, dtype=dtype)
+    k = q[:, :2]
+    call = call_of(normalize.attention(q, k, k, **options))
+    rows = torch.empty(1, 4, 2048)
+    return list(hopper.backward_launches(call, q, rows, q, rows, (q, k, k)))
+
+
+def written_under_way(loop: list[str]) -> list[str]:
+    """Return what writes to a left factor before enough products were waited for."""
+    found = []
+    twice = loop + loop
+    for at, line in enumerate(loop):
+        product = FACTOR.search(line)
+        if not product:
+            continue
+        factor = set(range(int(product.group(1)), int(product.group(1)) + 4))
+        behind = 0  # products issued since this one
+        closed = False
+        for later in twice[at:]:
+            if "HGMMA" in later and "gsb0" in later:
+                behind += closed
+                closed = True
+            wait = re.search(r"DEPBAR.LE gsb0, 0x(\d)", later)
+            if wait and closed and int(wait.group(1)) <= behind:
+                break
+            operation = WRITES.match(later)
+            if operation and not operation.group(1).startswith(
+                ("ST", "RED", "HGMMA", "BAR", "SYNCS")
+            ):
+                first = int(operation.group(2))
+                width = 4 if ".128" in later else 2 if re.search(r"\.64|WIDE", later) else 1
+                if factor & set(range(first, first + width)):
+                    found.append(f"{line} <- {later}")
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize("band", BANDS)
+@pytest.mark.parametrize("D", DENSE_BACKWARD)
+def test_nothing_is_serialised_and_the_products_overlap(
+    D: int, band: str, dtype: torch.dtype
+) -> None:
+    """Every form in use: the order of waits is the source's, and memory is for hidden pairs."""
+    _, ready, _ = launches(D, dtype, **BANDS[band])
+    compiled = compiling.compiled_for(ready, 90)
+    assert [] == compiling.warnings_of(compiled)
+    used = compiling.resources(ready, 90)
+    print(D, band, used)
+    assert used.spilled <= (SPILLS[band] if D == 128 else 0)
+    assert used.shared <= CHIP.shared
+    found = loops(compiling.instructions(compiled))  # waits branch out of the loop, and back
+    (loop,) = (x for x in found if {"MUFU.EX2", "UTMAREDG.2D.ADD"} <= set(" ".join(x).split()))
+    assert [] == written_under_way(loop)
+    exchanged = next(n for n, x in enumerate(loop) if "MEMBAR" in x)
+    issued = next(n for n, x in enumerate(loop) if "HGMMA" in x and "gsb0" in x)
+    first_wait = next(n for n, x in enumerate(loop) if "WARPGROUP.DEPBAR" in x)
+    powers = [n for n, x in enumerate(loop) if "MUFU.EX2" in x]
+    assert len(powers) == 128 * ready.arguments["BLOCK_M"] // 256
+    assert issued < min(powers)
+    assert max(powers) < first_wait < exchanged
+    # What other threads wrote is read after a fence and a barrier: dS, and the tile of dq.
+    kinds = "FENCE|BAR.SYNC|HGMMA.*tnspA|UTMAREDG|UTMACMDFLUSH"
+    order = [re.search(kinds, x).group()[:6] for x in loop if re.search(kinds, x)]  # type: ignore[union-attr]
+    squeezed = [x for n, x in enumerate(order) if n == 0 or x != order[n - 1]]
+    said = " ".join(squeezed)
+    assert "FENCE. BAR.SY HGMMA. FENCE. BAR.SY UTMARE UTMACM" in said
+    assert sum("BAR.SYNC" in x for x in loop) <= 4
+
+
+@pytest.mark.parametrize("D", DENSE_BACKWARD)
+def test_what_comes_before_and_after_spills_nothing(D: int) -> None:
+    before, _, after = launches(D)
+    for ready in (before, after):
+        assert 0 == compiling.resources(ready, 90).spilled
+
+
+ARRAYS = SimpleNamespace(
+    maximum=np.maximum,
+    minimum=np.minimum,
+    where=np.where,
+    arange=lambda a, z, _: np.arange(a, z),
+    expand_dims=np.expand_dims,
+    SliceLayout=lambda *_: None,
+)
+"""Of Gluon what index arithmetic takes, on NumPy."""
+
+
+def on_the_host(name: str) -> Any:
+    """Return a function of the kernel that runs on NumPy."""
+    function = getattr(hopper_backward, name).fn
+    return FunctionType(function.__code__, {"gl": ARRAYS, "KEYS": hopper.KEYS, "INF": np.inf}, name)
+
+
+def test_each_seen_pair_is_visited_once_and_only_whole_tiles_go_unmasked() -> None:
+    """The kernel's own index arithmetic against brute force."""
+    visited, place = on_the_host("visited"), on_the_host("place")
+    is_ragged, hide = on_the_host("is_ragged"), on_the_host("hide")
+    draw = random.Random(0)
+    for _ in range(200):
+        Sq, Sk, M = draw.randint(1, 500), draw.randint(1, 500), draw.choice([64, 128])
+        first = draw.choice([None, draw.randint(-Sq, Sk)])
+        last = draw.choice([None, draw.randint(-Sq, Sk)])
+        group, rotated = draw.choice([1, 3]), draw.choice([False, True])
+        band = first or 0, last or 0
+        sides = first is not None, last is not None
+        i, j = np.arange(Sq)[:, None], np.arange(Sk)[None, :]
+        seen = np.ones((Sq, Sk), bool)
+        if first is not None:
+            seen &= j >= i + first
+        if last is not None:
+            seen &= j <= i + last
+        found = np.zeros((group, Sq, Sk), int)
+        for tile in range(-(-Sk // hopper.KEYS)):
+            j0 = tile * hopper.KEYS
+            low, count = visited(j0, *band, Sq, Sk, M, *sides)
+            for step in range(count * group):
+                member, i0 = place(step, low, count, tile if rotated else 0, M)
+                assert 0 <= i0 < -(-Sq // M) * M
+                s = np.zeros((hopper.KEYS, M)).view(Scores)
+                if is_ragged(i0, j0, *band, Sk, M, *sides):
+                    s = hide(s, i0, j0, *band, Sk, *sides)
+                shown = np.asarray(s == 0).T
+                assert not shown[:, Sk - j0 :].any()
+                found[member, i0 : i0 + M, j0 : j0 + hopper.KEYS] += shown[: Sq - i0, : Sk - j0]
+        assert (found == seen).all()
+
+
+class Scores(np.ndarray):
+    """A tile that has a layout."""
+
+    type = SimpleNamespace(layout=None)
+
+
+def test_each_tile_of_keys_has_one_program() -> None:
+    tile_of = on_the_host("tile_of")
+    for tiles, heads, together in ((1, 1, 1), (5, 6, 4), (3, 7, 100), (4, 4, 1)):
+        found = [tile_of(n, tiles, heads, together) for n in range(tiles * heads)]
+        assert sorted(found) == [(h, t) for h in range(heads) for t in range(tiles)]
+
+
+def test_where_bits_must_repeat_the_portable_kernels_run() -> None:
+    assert [] == hopper.reasons_backward(problem(), CHIP)
+    torch.use_deterministic_algorithms(True)
+    try:
+        (reason,) = hopper.reasons_backward(problem(), CHIP)
+        remarks = list(map(str, hopper.remarks(problem(), CHIP)))
+        assert TritonBackend().deterministic
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert "dq is added up in no fixed order" in str(reason)
+    assert "Hopper path: runs" == remarks[0]
+    assert "the portable kernels run" in remarks[1]
+    assert TritonBackend(hopper=False).deterministic
