@@ -165,6 +165,13 @@ def test_each_tile_of_keys_has_one_program() -> None:
         assert sorted(found) == [(h, t) for h in range(heads) for t in range(tiles)]
 
 
+def test_a_graph_that_is_captured_takes_the_path_backward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hopper, "capturing", lambda: True)
+    assert [] == hopper.reasons_backward(problem(), CHIP)
+
+
 def test_where_bits_must_repeat_the_portable_kernels_run() -> None:
     assert [] == hopper.reasons_backward(problem(), CHIP)
     torch.use_deterministic_algorithms(True)
