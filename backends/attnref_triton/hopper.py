@@ -122,8 +122,11 @@ def _about_strides(p: AttentionProblem) -> Iterator[Reason]:
 
 
 def reasons_backward(problem: AttentionProblem | VarlenProblem, chip: Chip) -> list[Reason]:
-    """Say why a call does not take the path backward: as forward, and where bits must repeat."""
-    against = reasons(problem, chip)
+    """Say why a call does not take the path backward: as forward, and where bits must repeat.
+
+    There is no schedule backward that could not be copied into a graph.
+    """
+    against = [why for why in reasons(problem, chip) if why.code != "capture"]
     if torch.are_deterministic_algorithms_enabled():
         said = "torch.use_deterministic_algorithms is on, and dq is added up in no fixed order"
         against.append(Reason("deterministic", said))

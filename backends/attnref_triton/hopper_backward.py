@@ -269,6 +269,7 @@ def consume(
         mbarrier.wait(q_full.index(0), 0)
         s = scores(k_tile, q_s.index(0), BLOCK_M, D)
         s = warpgroup_mma_wait(0, deps=(s,))
+    gl.thread_barrier()  # once, or the compiler has one at each step
     for step in range(total):
         slot = step % STAGES
         q_tile = q_s.index(slot)._reinterpret(dtype, [BLOCK_M, D], flat)
@@ -302,6 +303,7 @@ def consume(
         line = (b * heads + g) * group + member
         add_to_global(sums, [line * padded + i0, 0], dq_s)
         s, dk_acc = warpgroup_mma_wait(0, deps=(s, dk_acc))
+    gl.thread_barrier()  # others' products may read keys until here
     k_tile.store((dk_acc * scale).to(dtype))
     v_tile.store(dv_acc.to(dtype))
     fence_async_shared()
