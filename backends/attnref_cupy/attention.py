@@ -48,24 +48,28 @@ def backward(
 ) -> AttentionGradients:
     """Pass gradients back."""
     call = call_of(problem)
+    out, due = result.out, (empty_as(problem.q), empty_as(problem.k), empty_as(problem.v))
+    places = due
+    if plan.backward_runs_on_tensor_cores(call):
+        call, out, dout = _fed(call), columns_in_eights(out), columns_in_eights(dout)
+        places = tuple(map(room_for, due))
     wide = cupy.dtype("float64" if plan.precision(call) == "double" else "float32")
     bias, sinks = call.bias, call.sinks
     made = Made(
-        empty_as(problem.q),
-        empty_as(problem.k),
-        empty_as(problem.v),
+        *places,
         None if bias is None else cupy.zeros(bias.shape, wide),
         None if sinks is None else cupy.empty(sinks.shape, sinks.dtype),
         cupy.empty(call.rows, wide),
     )
     dlse = None if dlse is None else lined_up(dlse)
-    for launch in backward_launches(call, result.out, lined_up(result.lse), dout, dlse, made):
+    for launch in backward_launches(call, out, lined_up(result.lse), dout, dlse, made):
         launch.run()
     dbias = None
     if problem_bias(problem) is not None:
         dbias = empty_as(problem_bias(problem))
         dbias[...] = made.dbias.reshape(dbias.shape)
-    return AttentionGradients(made.dq, made.dk, made.dv, dbias, made.dsinks)
+    dq, dk, dv = (settle(x, place) for x, place in zip(due, places, strict=True))
+    return AttentionGradients(dq, dk, dv, dbias, made.dsinks)
 
 
 def problem_bias(problem: AttentionProblem | VarlenProblem) -> Any:

@@ -16,16 +16,16 @@
 // tile is enough: it says both that a tile has come and that the one before it is done with.
 // Two blocks share a multiprocessor, and one's exponentials are hidden by the other's products.
 // `M = 2` lets each operand that is read from shared memory be used twice, which is what
-// bounds `M = 1`; beyond 128 columns the accumulator leaves no registers for that.
+// bounds `M = 1`; beyond 128 columns the accumulator leaves no registers for that. Queries
+// stay in registers where these suffice (`HELD`). `plan.py` has the numbers.
 #include "tile.cuh"
 
-template <typename T, int COLUMNS, int ROWS, int KEYS, bool PLAIN, typename Bias, bool MASKED>
-__global__ void __launch_bounds__(COLUMNS <= 128 ? ROWS : 2 * ROWS, COLUMNS <= 128 ? 2 : 1)
+template <typename T, int COLUMNS, int M, int WARPS, int KEYS, bool HELD, int BLOCKS, bool PLAIN,
+          typename Bias, bool MASKED>
+__global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     forward(const __grid_constant__ Arguments a) {
-    constexpr int M = COLUMNS <= 128 ? 2 : 1;
-    constexpr int THREADS = 2 * ROWS / M;
+    constexpr int ROWS = 16 * M * WARPS, THREADS = 32 * WARPS;
     constexpr int STEPS = COLUMNS / 16;
-    constexpr bool HELD = COLUMNS <= 64;  // queries stay in registers
     using Queries = Tile<COLUMNS, ROWS>;
     using Keys = Tile<COLUMNS, KEYS>;
 

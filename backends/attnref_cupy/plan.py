@@ -16,6 +16,48 @@ SIDE = 64
 """Rows and columns of a tile of the kernels in float32 and float64."""
 
 
+class Tiling(NamedTuple):
+    """How a kernel on tensor cores is cut; its template's constants, in order.
+
+    Attributes:
+        own: Sixteens of rows that a warp owns.
+        warps: Of a block.
+        tile: Rows of the other side that pass through shared memory at a time.
+        strip: Of these, rows whose scores a warp has in registers at a time; a forward pass
+            has a whole tile's.
+        held: Whether a warp's own operands stay in registers.
+        blocks: That share a multiprocessor, by their registers.
+    """
+
+    own: int
+    warps: int
+    tile: int
+    strip: int
+    held: bool
+    blocks: int
+
+    @property
+    def rows(self) -> int:
+        """Rows that a block owns."""
+        return 16 * self.own * self.warps
+
+
+TILINGS: dict[str, dict[int, Tiling]] = {
+    "forward": {
+        64: Tiling(2, 4, 64, 64, True, 2),
+        128: Tiling(2, 4, 32, 32, False, 2),
+        256: Tiling(1, 8, 64, 64, False, 1),
+    },
+    "queries": {64: Tiling(2, 4, 64, 32, False, 2), 128: Tiling(2, 4, 32, 16, False, 2)},
+    "keys": {64: Tiling(2, 4, 64, 16, False, 2), 128: Tiling(1, 4, 32, 32, False, 2)},
+}
+"""By walk and by the most columns of a head that it is good for.
+
+Nothing of these spills registers on any chip but heads of more than 128 columns, and every
+block of the backward pass fits into the 99 KiB of the smallest chips.
+"""
+
+
 class Cut(NamedTuple):
     """A kernel and its tiles.
 
@@ -52,18 +94,45 @@ def forward(call: Call) -> Cut:
     """Cut a forward pass."""
     if not runs_on_tensor_cores(call):
         return _wide("wide_forward", "wide_forward.cu", call)
-    columns, rows, keys = width(call), 128, 64
+    columns, tiling = width(call), tiling_of("forward", call)
     bias = "none" if call.bias is None else TYPES[call.bias.dtype.name]
     masked = call.mask is not None
-    constants = (TYPES[call.q.dtype.name], columns, rows, keys, call.is_plain, bias, masked)
+    told = (tiling.own, tiling.warps, tiling.tile, tiling.held, tiling.blocks)
+    constants = (TYPES[call.q.dtype.name], columns, *told, call.is_plain, bias, masked)
     instance = compiling.kernel("forward.cu", "forward", *constants)
-    threads = rows if columns <= 128 else 2 * rows
-    return Cut(instance, rows, threads, (rows + 4 * keys) * pitch(columns))
+    shared = (tiling.rows + 4 * tiling.tile) * pitch(columns)
+    return Cut(instance, tiling.rows, 32 * tiling.warps, shared)
+
+
+def backward_runs_on_tensor_cores(call: Call) -> bool:
+    """Tell whether sums of a backward pass fit into registers, and no bias wants its own."""
+    return runs_on_tensor_cores(call) and call.bias is None and max(call.sizes) <= 128
 
 
 def backward(call: Call) -> tuple[Cut, Cut]:
     """Cut the two walks of a backward pass: that of queries, and that of keys."""
-    return tuple(_wide(f"wide_{name}", "wide_backward.cu", call) for name in ("queries", "keys"))  # type: ignore[return-value]
+    if backward_runs_on_tensor_cores(call):
+        return _walk("queries", call), _walk("keys", call)
+    queries, keys = (_wide(f"wide_{n}", "wide_backward.cu", call) for n in ("queries", "keys"))
+    return queries, keys
+
+
+def tiling_of(walk: str, call: Call) -> Tiling:
+    """Look up how a walk on tensor cores is cut."""
+    columns = width(call)
+    return next(tiling for most, tiling in TILINGS[walk].items() if most >= columns)
+
+
+def _walk(name: str, call: Call) -> Cut:
+    columns, tiling = width(call), tiling_of(name, call)
+    options = (call.softcap is not None, call.mask is not None)
+    constants = (TYPES[call.q.dtype.name], columns, *tiling, *options)
+    instance = compiling.kernel("backward.cu", f"backward_{name}", *constants)
+    own, stages = 2 * tiling.rows * pitch(columns), 4 * tiling.tile * pitch(columns)
+    # What is held in registers leaves its memory to tiles; numbers are two for a query.
+    shared = max(own, stages) if tiling.held else own + stages
+    numbers = 4 * 4 * tiling.tile if name == "keys" else 0
+    return Cut(instance, tiling.rows, 32 * tiling.warps, shared + numbers)
 
 
 def precision(call: Call) -> str:

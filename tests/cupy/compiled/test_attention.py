@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 from attnref_cupy import compiling
 from attnref_cupy.compiling import Kernel, compiled, kernel
+from attnref_cupy.plan import TILINGS, Tiling
 from attnref_cupy.structures import ARGUMENTS
 
 CHIPS = ("sm_80", "sm_90a", "sm_100a")
 
 SAMPLE: list[tuple[tuple[Any, ...], int]] = [
-    (("forward.cu", "forward", "bf16", 64, 128, 64, True, "none", False), 0),
-    (("forward.cu", "forward", "f16", 128, 128, 64, False, "float", True), 256),
-    (("forward.cu", "forward", "bf16", 256, 128, 64, False, "none", False), 64),
     (("wide_forward.cu", "wide_forward", "float", "float", "float", 64), 0),
     (("wide_forward.cu", "wide_forward", "double", "double", "double", 256), 128),
     (("wide_backward.cu", "wide_queries", "bf16", "float", "float", 128), 0),
@@ -32,10 +30,46 @@ SAMPLE: list[tuple[tuple[Any, ...], int]] = [
 @pytest.mark.parametrize("chip", CHIPS)
 @pytest.mark.parametrize(("told", "bytes_spilled"), SAMPLE, ids=lambda x: str(x)[:48])
 def test_a_sample_compiles(told: tuple[Any, ...], bytes_spilled: int, chip: str) -> None:
-    """Heads of 64 without options spill nothing; the widest in float64 spill much, and say so."""
+    """Hardly anything is spilled; the widest heads in float64 spill much, and say so."""
     needs = compiled(kernel(*told), chip)
     assert needs.registers <= 255
     assert needs.spilled <= bytes_spilled
+
+
+FORWARD = [
+    (64, True, "none", False, 0),
+    (128, True, "none", False, 0),
+    (256, True, "none", False, 64),
+]
+FORWARD += [(96, True, "none", False, 0), (128, False, "float", True, 64)]
+"""Columns, the constants of options, and the most bytes that a thread may spill."""
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("told", FORWARD, ids=str)
+def test_forward_compiles(told: tuple[Any, ...], chip: str) -> None:
+    """Without options, heads of up to 128 spill nothing, as they are cut for a call."""
+    columns, *options, bytes_spilled = told
+    tiling = tiling_for("forward", columns)
+    constants = (tiling.own, tiling.warps, tiling.tile, tiling.held, tiling.blocks)
+    needs = compiled(kernel("forward.cu", "forward", "bf16", columns, *constants, *options), chip)
+    assert needs.spilled <= bytes_spilled
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("options", [(False, False), (True, True)], ids=["plain", "capped-masked"])
+@pytest.mark.parametrize("columns", [32, 64, 96, 128])
+@pytest.mark.parametrize("walk", ["queries", "keys"])
+def test_backward_compiles(walk: str, columns: int, options: tuple[bool, bool], chip: str) -> None:
+    """Both walks spill nothing, or with every option a few bytes."""
+    constants = ("bf16", columns, *tiling_for(walk, columns), *options)
+    needs = compiled(kernel("backward.cu", f"backward_{walk}", *constants), chip)
+    assert needs.spilled <= (32 if any(options) else 0)
+
+
+def tiling_for(walk: str, columns: int) -> Tiling:
+    """Look up how heads of so many columns are cut."""
+    return next(tiling for most, tiling in TILINGS[walk].items() if most >= columns)
 
 
 def test_a_refusal_has_the_compilers_words() -> None:

@@ -94,3 +94,31 @@ def test_float64_leaves_tensor_cores() -> None:
     assert plan.runs_on_tensor_cores(call_of(64))
     assert not plan.runs_on_tensor_cores(call_of(64, bias=bias))
     assert plan.precision(call_of(64, bias=bias)) == "double"
+
+
+def test_a_backward_pass_on_tensor_cores_is_for_halves_without_a_bias() -> None:
+    """A bias, whose gradient is summed apart, heads above 128 and float32 take the wide kernels."""
+    bias = np.zeros((1, 1, 130, 130), "float32")
+    kept = [call_of(D) for D in (1, 40, 96, 128)]
+    wide = [call_of(129), call_of(64, "float32"), call_of(64, bias=bias)]
+    assert {cut.kernel.file for call in kept for cut in plan.backward(call)} == {"backward.cu"}
+    assert {cut.kernel.file for call in wide for cut in plan.backward(call)} == {"wide_backward.cu"}
+
+
+@pytest.mark.parametrize("D", [32, 64, 96, 128])
+def test_blocks_share_what_a_tiling_says(D: int) -> None:
+    """As many blocks as registers are meant for have shared memory, too, on Hopper."""
+    call, kilobyte = call_of(D), 1024
+    for walk, cut in zip(("queries", "keys"), plan.backward(call), strict=True):
+        tiling = plan.tiling_of(walk, call)
+        assert cut.length == tiling.rows
+        assert cut.threads == 32 * tiling.warps
+        assert tiling.blocks * (cut.shared + kilobyte) <= 228 * kilobyte
+
+
+@pytest.mark.parametrize("walk", plan.TILINGS)
+def test_tilings_divide(walk: str) -> None:
+    """Strips divide tiles, in sixteens, and a block reads the numbers of a tile at once."""
+    for tiling in plan.TILINGS[walk].values():
+        assert tiling.tile % tiling.strip == tiling.strip % 16 == 0
+        assert walk != "keys" or 2 * tiling.tile <= 32 * tiling.warps

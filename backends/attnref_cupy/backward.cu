@@ -1,0 +1,374 @@
+// Gradients of attention, in half precision, on tensor cores.
+//
+// Counted. Two walks, each of which computes scores and `dout v^T` anew: three products of
+// `2 D` operations for a pair where queries are kept, four where keys are. That is seven, for
+// five that are needed, and buys sums that are made where they are kept: nothing is added up
+// in an order that varies, and heads that share keys are summed in registers (E3). Both walks
+// are bound by tensor cores, and before these by what feeds them: sixteen columns of a tile
+// are read from shared memory for `2 M` products, so `M = 2` where registers allow it.
+//
+//     p = exp(s - lse);  dS = p (dout v^T - delta);  dA = dS (1 - (c / cap)^2)
+//     dq = scale dA k;   dk = scale dA^T q;          dv = p^T dout
+//
+// A warp owns `16 M` rows. What it multiplies them with passes through shared memory a tile
+// at a time, and through its registers a strip of `STRIP` rows at a time: scores of a strip
+// are few, so that a warp's own rows stay in registers beside the sums (`HELD`), and memory
+// that they came by is where tiles go. With keys owned, a strip of scores is made
+// transposed, as `k q^T`: then weights, packed, are an operand of the second product as they
+// lie, in both walks, and warps have nothing to tell each other.
+#include "tile.cuh"
+
+// Where a strip lies to the rows of a warp: seen by nobody, by everybody, or by some.
+enum class Sight { NONE, ALL, SOME };
+
+DEVICE Sight sight_of(const Band& band, int i0, int queries, int j0, int keys) {
+    const int i1 = i0 + queries - 1, j1 = j0 + keys - 1;
+    if (i0 >= band.queries || j0 >= band.keys || j1 < i0 + band.first || j0 > i1 + band.last)
+        return Sight::NONE;
+    const bool all = i1 < band.queries && j1 < band.keys && j0 >= i1 + band.first &&
+                     j1 <= i0 + band.last;
+    return all ? Sight::ALL : Sight::SOME;
+}
+
+// The rows `[row, row + 16 M)` of a tile, which a warp owns, as left operands.
+template <int COLUMNS, int ROWS, int M, bool HELD>
+struct Own {
+    static constexpr int STEPS = COLUMNS / 16;
+    Tile<COLUMNS, ROWS> tile;
+    int row;
+    u32 held[HELD ? M : 1][HELD ? STEPS : 1][4];
+
+    DEVICE Own(u32 address, int first) : tile(address), row(first) {}
+
+    DEVICE void hold() {
+        if constexpr (HELD) {
+#pragma unroll
+            for (int x = 0; x < M; x++)
+#pragma unroll
+                for (int step = 0; step < STEPS; step++)
+                    tile.left(held[x][step], row + 16 * x, step);
+        }
+    }
+    // `s = own y^T` for the `STRIP` rows of `y` from `from` on.
+    template <typename T, int STRIP, typename Other>
+    DEVICE void product(float (&s)[M][STRIP / 8][4], const Other& y, int from) const {
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+            u32 rows[M][4], other[4];
+#pragma unroll
+            for (int x = 0; x < M; x++) {
+                if constexpr (HELD) {
+#pragma unroll
+                    for (int e = 0; e < 4; e++) rows[x][e] = held[x][step][e];
+                } else {
+                    tile.left(rows[x], row + 16 * x, step);
+                }
+            }
+#pragma unroll
+            for (int c = 0; c < STRIP / 16; c++) {
+                y.right_rows(other, from + 16 * c, step);
+#pragma unroll
+                for (int x = 0; x < M; x++) {
+                    multiply<T>(s[x][2 * c], rows[x], other[0], other[1]);
+                    multiply<T>(s[x][2 * c + 1], rows[x], other[2], other[3]);
+                }
+            }
+        }
+    }
+};
+
+// `sum += w y` for the weights `w` of a strip and the rows of `y` from `from` on.
+template <typename T, int STRIP, int M, int COLUMNS, typename Other>
+DEVICE void add_product(float (&sum)[M][COLUMNS / 8][4], const float (&w)[M][STRIP / 8][4],
+                        const Other& y, int from) {
+#pragma unroll
+    for (int step = 0; step < STRIP / 16; step++) {
+        u32 rows[M][4], other[4];
+#pragma unroll
+        for (int x = 0; x < M; x++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const float(&c)[4] = w[x][2 * step + e / 2];
+                rows[x][e] = e % 2 ? pack<T>(c[2], c[3]) : pack<T>(c[0], c[1]);
+            }
+#pragma unroll
+        for (int c = 0; c < COLUMNS / 16; c++) {
+            y.right(other, from + 16 * step, c);
+#pragma unroll
+            for (int x = 0; x < M; x++) {
+                multiply<T>(sum[x][2 * c], rows[x], other[0], other[1]);
+                multiply<T>(sum[x][2 * c + 1], rows[x], other[2], other[3]);
+            }
+        }
+    }
+}
+
+// From a product of two rows and `dout v^T` to a weight and the gradient of the product.
+template <bool CAPPED>
+DEVICE void weigh(float& s, float& ds, float level, float delta, float scale, float cap) {
+    float slope = 1.0f;
+    if constexpr (CAPPED) {
+        const float bent = bend(s * scale / cap);
+        slope -= bent * bent;
+        s = exp2_of((cap * bent - level) * LOG2E);
+    } else {
+        s = exp2_of(fmaf(s, scale, -level) * LOG2E);
+    }
+    ds = s * (ds - delta) * slope;
+}
+
+// Write the rows of a warp by way of a tile of shared memory, where nobody reads any more.
+template <typename T, int M, int COLUMNS, int ROWS>
+DEVICE void write_rows(const float (&sum)[M][COLUMNS / 8][4], float scale, u32 address, int row,
+                       const Tokens& to, int b, int head, const Side& side, int first,
+                       int columns) {
+    const Tile<COLUMNS, ROWS> tile(address);
+#pragma unroll
+    for (int x = 0; x < M; x++)
+#pragma unroll
+        for (int c = 0; c < COLUMNS / 8; c++) {
+            float done[4];
+#pragma unroll
+            for (int e = 0; e < 4; e++) done[e] = sum[x][c][e] * scale;
+            tile.template put<T>(done, row + 16 * x, c);
+        }
+    __syncwarp();
+    T* at = static_cast<T*>(to.at) + b * to.batch + head * to.head + (side.start + first) * to.token;
+    tile.template store<16 * M>(at, to.token, row, side.extent - first, columns);
+}
+
+template <typename T>
+DEVICE const T* rows_of(const Tokens& x, int b, int head, int start) {
+    return static_cast<const T*>(x.at) + b * x.batch + head * x.head + start * x.token;
+}
+DEVICE const float* numbers_of(const Rows& x, int b, int head, int start) {
+    return static_cast<const float*>(x.at) + b * x.batch + head * x.head + start;
+}
+
+// What a row that saw nothing is weighed by: no score reaches it (C5).
+DEVICE float level_of(float lse) { return lse == -infinity() ? infinity() : lse; }
+
+template <typename T, int COLUMNS, int M, int WARPS, int TILE, int STRIP, bool HELD, int BLOCKS,
+          bool CAPPED, bool MASKED>
+__global__ void __launch_bounds__(32 * WARPS, BLOCKS)
+    backward_queries(const __grid_constant__ Arguments a) {
+    constexpr int ROWS = 16 * M * WARPS, THREADS = 32 * WARPS;
+    using Keys = Tile<COLUMNS, TILE>;
+    using Queries = Own<COLUMNS, ROWS, M, HELD>;
+    constexpr int OWNED = 2 * Tile<COLUMNS, ROWS>::BYTES;
+
+    const Place place = locate<ROWS>(blockIdx.x, a, a.q_starts, a.heads, a.Sq, a.right != OPEN);
+    const int b = place.b, head = place.head, first = place.first;
+    const Side q_side = side_of(b, a.q_starts, a.q_lens, a.entries, a.Sq);
+    if (first >= q_side.extent) return;
+    const Side k_side = side_of(b, a.k_starts, a.k_lens, a.entries, a.Sk);
+    const Band band = band_of(b, a, q_side.length, k_side.length);
+    const Span span = keys_of<TILE>(band, first, first + ROWS);
+
+    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
+    const u32 memory = shared_address(shared_memory());
+    const u32 stages = HELD ? memory : memory + OWNED;
+    const T* k = rows_of<T>(a.k, b, head / a.group, k_side.start);
+    const T* v = rows_of<T>(a.v, b, head / a.group, k_side.start);
+    const int count = (span.high - span.low + TILE - 1) / TILE;
+    const auto fetch = [&](int n) {
+        if (n < count) {
+            const u32 stage = stages + n % 2 * 2 * Keys::BYTES;
+            const int j0 = span.low + n * TILE;
+            Keys(stage).template fetch<THREADS>(k, a.k.token, j0, k_side.length, a.D);
+            Keys(stage + Keys::BYTES).template fetch<THREADS>(v, a.v.token, j0, k_side.length, a.DV);
+        }
+        end_group();
+    };
+
+    Queries q(memory, warp_row), dout(memory + OWNED / 2, warp_row);
+    q.tile.template fetch<THREADS>(rows_of<T>(a.q, b, head, q_side.start), a.q.token, first,
+                                   q_side.length, a.D);
+    dout.tile.template fetch<THREADS>(rows_of<T>(a.dout, b, head, q_side.start), a.dout.token,
+                                      first, q_side.length, a.DV);
+    float level[M][2], delta[M][2], sum[M][COLUMNS / 8][4] = {};
+    const float* lse_at = numbers_of(a.lse, b, head, q_side.start);
+    const float* delta_at = numbers_of(a.delta, b, head, q_side.start);
+#pragma unroll
+    for (int x = 0; x < M; x++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int i = first + warp_row + 16 * x + 8 * h + lane / 4;
+            const bool real = i < q_side.length;
+            level[x][h] = real ? level_of(lse_at[i]) : infinity();
+            delta[x][h] = real ? delta_at[i] : 0.0f;
+        }
+    if (HELD) {
+        end_group();
+        wait_groups<0>();
+        __syncthreads();
+        q.hold();
+        dout.hold();
+        __syncthreads();
+    }
+    fetch(0);
+
+    const float scale = float(a.scale), cap = float(a.softcap);
+    for (int n = 0; n < count; n++) {
+        wait_groups<0>();
+        __syncthreads();
+        fetch(n + 1);
+        const Keys keys(stages + n % 2 * 2 * Keys::BYTES), values(keys.base + Keys::BYTES);
+#pragma unroll 1
+        for (int strip = 0; strip < TILE; strip += STRIP) {
+            const int i0 = first + warp_row, j0 = span.low + n * TILE + strip;
+            const Sight sight = sight_of(band, i0, 16 * M, j0, STRIP);
+            if (sight == Sight::NONE) continue;
+            float s[M][STRIP / 8][4] = {}, ds[M][STRIP / 8][4] = {};
+            q.template product<T, STRIP>(s, keys, strip);
+            dout.template product<T, STRIP>(ds, values, strip);
+#pragma unroll
+            for (int x = 0; x < M; x++)
+#pragma unroll
+                for (int c = 0; c < STRIP / 8; c++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++)
+                        weigh<CAPPED>(s[x][c][e], ds[x][c][e], level[x][e / 2], delta[x][e / 2],
+                                      scale, cap);
+            if (MASKED || sight == Sight::SOME) {
+#pragma unroll
+                for (int x = 0; x < M; x++)
+#pragma unroll
+                    for (int c = 0; c < STRIP / 8; c++)
+#pragma unroll
+                        for (int e = 0; e < 4; e++) {
+                            const int i = i0 + 16 * x + e / 2 * 8 + lane / 4;
+                            const int j = j0 + 8 * c + lane % 4 * 2 + e % 2;
+                            bool seen = sees(band, i, j);
+                            if (MASKED && seen) seen = entry<bool>(a.mask, b, head, i, j);
+                            if (!seen) ds[x][c][e] = 0.0f;
+                        }
+            }
+            add_product<T, STRIP, M, COLUMNS>(sum, ds, keys, strip);
+        }
+    }
+    wait_groups<0>();
+    __syncthreads();
+    write_rows<T, M, COLUMNS, ROWS>(sum, scale, memory, warp_row, a.dq, b, head, q_side, first, a.D);
+}
+
+template <typename T, int COLUMNS, int M, int WARPS, int TILE, int STRIP, bool HELD, int BLOCKS,
+          bool CAPPED, bool MASKED>
+__global__ void __launch_bounds__(32 * WARPS, BLOCKS)
+    backward_keys(const __grid_constant__ Arguments a) {
+    constexpr int ROWS = 16 * M * WARPS, THREADS = 32 * WARPS;
+    using Queries = Tile<COLUMNS, TILE>;
+    using Keys = Own<COLUMNS, ROWS, M, HELD>;
+    constexpr int OWNED = 2 * Tile<COLUMNS, ROWS>::BYTES, STAGE = 2 * Queries::BYTES;
+    constexpr int ROOM = HELD ? (OWNED > 2 * STAGE ? OWNED : 2 * STAGE) : OWNED + 2 * STAGE;
+    static_assert(2 * TILE <= THREADS, "a thread reads one number of a tile's rows");
+
+    const Place place = locate<ROWS>(blockIdx.x, a, a.k_starts, a.heads / a.group, a.Sk, false);
+    const int b = place.b, first = place.first;
+    const Side k_side = side_of(b, a.k_starts, a.k_lens, a.entries, a.Sk);
+    if (first >= k_side.extent) return;
+    const Side q_side = side_of(b, a.q_starts, a.q_lens, a.entries, a.Sq);
+    const Band band = band_of(b, a, q_side.length, k_side.length);
+    const Span span = queries_of<TILE>(band, first, first + ROWS);
+
+    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
+    const u32 memory = shared_address(shared_memory());
+    const u32 stages = HELD ? memory : memory + OWNED;
+    float* numbers = reinterpret_cast<float*>(shared_memory() + ROOM);  // lse, delta; two stages
+    const int tiles = (span.high - span.low + TILE - 1) / TILE, count = tiles * a.group;
+    float number_ahead = 0.0f;
+    // Tile `n` is one of the queries of one of the heads that share these keys.
+    const auto fetch = [&](int n) {
+        if (n < count) {
+            const int head = place.head * a.group + n / tiles, i0 = span.low + n % tiles * TILE;
+            const T* q = rows_of<T>(a.q, b, head, q_side.start);
+            const T* dout = rows_of<T>(a.dout, b, head, q_side.start);
+            const u32 stage = stages + n % 2 * STAGE;
+            Queries(stage).template fetch<THREADS>(q, a.q.token, i0, q_side.length, a.D);
+            Queries(stage + Queries::BYTES)
+                .template fetch<THREADS>(dout, a.dout.token, i0, q_side.length, a.DV);
+            if (threadIdx.x < 2 * TILE) {
+                const bool is_lse = threadIdx.x < TILE;
+                const int i = i0 + threadIdx.x % TILE;
+                const float* from = numbers_of(is_lse ? a.lse : a.delta, b, head, q_side.start);
+                const bool real = i < q_side.length;
+                const float x = real ? from[i] : is_lse ? infinity() : 0.0f;
+                number_ahead = is_lse ? level_of(x) : x;
+            }
+        }
+        end_group();
+    };
+    const auto publish = [&](int n) {
+        if (threadIdx.x < 2 * TILE) numbers[n % 2 * 2 * TILE + threadIdx.x] = number_ahead;
+    };
+
+    Keys k(memory, warp_row), v(memory + OWNED / 2, warp_row);
+    k.tile.template fetch<THREADS>(rows_of<T>(a.k, b, place.head, k_side.start), a.k.token, first,
+                                   k_side.length, a.D);
+    v.tile.template fetch<THREADS>(rows_of<T>(a.v, b, place.head, k_side.start), a.v.token, first,
+                                   k_side.length, a.DV);
+    float sum_k[M][COLUMNS / 8][4] = {}, sum_v[M][COLUMNS / 8][4] = {};
+    if (HELD) {
+        end_group();
+        wait_groups<0>();
+        __syncthreads();
+        k.hold();
+        v.hold();
+        __syncthreads();
+    }
+    fetch(0);
+
+    const float scale = float(a.scale), cap = float(a.softcap);
+    for (int n = 0; n < count; n++) {
+        publish(n);
+        wait_groups<0>();
+        __syncthreads();
+        fetch(n + 1);
+        const Queries q(stages + n % 2 * STAGE), dout(q.base + Queries::BYTES);
+        const int tile = n % tiles * TILE + span.low;
+#pragma unroll 1
+        for (int strip = 0; strip < TILE; strip += STRIP) {
+            const int i0 = tile + strip, j0 = first + warp_row;
+            const Sight sight = sight_of(band, i0, STRIP, j0, 16 * M);
+            if (sight == Sight::NONE) continue;
+            float s[M][STRIP / 8][4] = {}, ds[M][STRIP / 8][4] = {};
+            k.template product<T, STRIP>(s, q, strip);
+            v.template product<T, STRIP>(ds, dout, strip);
+            const float* level = numbers + n % 2 * 2 * TILE + strip + lane % 4 * 2;
+#pragma unroll
+            for (int c = 0; c < STRIP / 8; c++) {
+                const float2 levels = *reinterpret_cast<const float2*>(level + 8 * c);
+                const float2 deltas = *reinterpret_cast<const float2*>(level + TILE + 8 * c);
+#pragma unroll
+                for (int x = 0; x < M; x++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++)
+                        weigh<CAPPED>(s[x][c][e], ds[x][c][e], e % 2 ? levels.y : levels.x,
+                                      e % 2 ? deltas.y : deltas.x, scale, cap);
+            }
+            if (MASKED || sight == Sight::SOME) {
+                const int head = place.head * a.group + n / tiles;
+#pragma unroll
+                for (int x = 0; x < M; x++)
+#pragma unroll
+                    for (int c = 0; c < STRIP / 8; c++)
+#pragma unroll
+                        for (int e = 0; e < 4; e++) {
+                            const int i = i0 + 8 * c + lane % 4 * 2 + e % 2;
+                            const int j = j0 + 16 * x + e / 2 * 8 + lane / 4;
+                            bool seen = sees(band, i, j);
+                            if (MASKED && seen) seen = entry<bool>(a.mask, b, head, i, j);
+                            if (!seen) s[x][c][e] = ds[x][c][e] = 0.0f;
+                        }
+            }
+            add_product<T, STRIP, M, COLUMNS>(sum_v, s, dout, strip);
+            add_product<T, STRIP, M, COLUMNS>(sum_k, ds, q, strip);
+        }
+    }
+    wait_groups<0>();
+    __syncthreads();
+    write_rows<T, M, COLUMNS, ROWS>(sum_k, scale, memory, warp_row, a.dk, b, place.head, k_side,
+                                    first, a.D);
+    write_rows<T, M, COLUMNS, ROWS>(sum_v, 1.0f, memory + OWNED / 2, warp_row, a.dv, b, place.head,
+                                    k_side, first, a.DV);
+}
