@@ -128,6 +128,11 @@ class _Cupy(_Library):
     def strides(self, x: Array) -> tuple[int, ...]:
         return tuple(int(s) for s in x.strides)
 
+    def form(self, x: Array) -> Hashable:
+        if type(x) is not sys.modules["cupy"].ndarray:
+            return None
+        return type(x), x.dtype, x.shape, x.strides, x.data.device_id
+
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.asarray(x.get())
 
@@ -197,7 +202,7 @@ def needs_gradient(x: Array) -> bool:
 def form(x: Array) -> Hashable:
     """Return what checks and choices read of an array, `None` where that is more than its form.
 
-    It is for arrays of NumPy and torch: library, dtype, shape, strides, device, and whether
+    It is for arrays of NumPy, torch and CuPy: library, dtype, shape, strides, device, and whether
     gradients are wanted. Of integers on the host, values are read.
     """
     kind = type(x)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import is_
 from typing import Any, NamedTuple
 
 import cupy
 
 from attnref.problem import AttentionGradients, AttentionProblem, Result, VarlenProblem
-from attnref_cupy import compiling, plan
+from attnref_cupy import compiling, plan, replay
 from attnref_cupy.call import Call, call_of
 from attnref_cupy.launching import Launch
 from attnref_cupy.layout import columns_in_eights, empty_as, lined_up, room_for, settle
@@ -30,8 +31,35 @@ def forward(problem: AttentionProblem | VarlenProblem) -> Result:
     out = empty_as(problem.q, problem.v.shape[-1])
     lse = cupy.empty(call.rows, problem.lse_dtype)
     made = room_for(out) if plan.runs_on_tensor_cores(call) else out
-    forward_launch(call, made, lse).run()
+    launch = forward_launch(call, made, lse)
+    launch.run()
+    replay.keep(key_of(problem), arrays_of(problem), {"out": out, "lse": lse}, [launch])
     return Result(settle(out, made), lse)
+
+
+def again(problem: AttentionProblem | VarlenProblem) -> Result | None:
+    """Answer a call whose like ran before; `None` if none did."""
+    recipe = replay.find(key_of(problem), problem.q)
+    if recipe is None:
+        return None
+    made = recipe.follow(arrays_of(problem))
+    return Result(made["out"], made["lse"])
+
+
+def arrays_of(problem: AttentionProblem | VarlenProblem) -> replay.Arrays:
+    """Name the arrays of a call as its kernels do, and what else may be one."""
+    p = problem
+    named = {"q": p.q, "k": p.k, "v": p.v, "sinks": p.sinks, "offset": p.q_offset}
+    if isinstance(p, VarlenProblem):
+        return {**named, "q_starts": p.cu_q, "k_starts": p.cu_k}
+    return {**named, "mask": p.mask, "bias": p.bias, "q_lens": p.q_lens, "k_lens": p.kv_lens}
+
+
+def key_of(problem: AttentionProblem | VarlenProblem) -> tuple[Any, ...]:
+    """Return everything that a call depends on but the numbers in its arrays, and where they are."""
+    p = problem
+    forms = map(replay.form, arrays_of(p).values())
+    return (type(p), *forms, p.scale, p.window, p.softcap, p.with_lse, p.with_gradients)
 
 
 def forward_launch(call: Call, out: Any, lse: Any) -> Launch:
@@ -62,14 +90,48 @@ def backward(
         cupy.empty(call.rows, wide),
     )
     dlse = None if dlse is None else lined_up(dlse)
-    for launch in backward_launches(call, out, lined_up(result.lse), dout, dlse, made):
+    launches = [*backward_launches(call, out, lined_up(result.lse), dout, dlse, made)]
+    for launch in launches:
         launch.run()
+    if all(map(is_, due, places)):
+        rows = {"out": result.out, "lse": result.lse, "dout": dout, "dlse": dlse}
+        replay.keep(
+            gradients_key(problem, result, dout, dlse),
+            {**arrays_of(problem), **rows},
+            made._asdict(),
+            launches,
+            zeroed=("dbias",),
+        )
+    dq, dk, dv = map(settle, due, places)
+    return _gradients(problem, made._replace(dq=dq, dk=dk, dv=dv))
+
+
+def gradients_key(
+    problem: AttentionProblem | VarlenProblem, result: Result, dout: Any, dlse: Any
+) -> tuple[Any, ...]:
+    """Return everything that a backward pass depends on but the numbers in its arrays."""
+    return (*map(replay.form, (result.out, result.lse, dout, dlse)), *key_of(problem))
+
+
+def back_again(
+    problem: AttentionProblem | VarlenProblem, result: Result, dout: Any, dlse: Any
+) -> AttentionGradients | None:
+    """Pass gradients back through a call whose like ran before; `None` if none did."""
+    recipe = replay.find(gradients_key(problem, result, dout, dlse), problem.q)
+    if recipe is None:
+        return None
+    rows = {"out": result.out, "lse": result.lse, "dout": dout, "dlse": dlse}
+    made = recipe.follow({**arrays_of(problem), **rows})
+    return _gradients(problem, Made(*map(made.get, Made._fields)))
+
+
+def _gradients(problem: AttentionProblem | VarlenProblem, made: Made) -> AttentionGradients:
+    """Hand gradients over, that of the bias as the bias lies."""
     dbias = None
     if problem_bias(problem) is not None:
         dbias = empty_as(problem_bias(problem))
         dbias[...] = made.dbias.reshape(dbias.shape)
-    dq, dk, dv = (settle(x, place) for x, place in zip(due, places, strict=True))
-    return AttentionGradients(dq, dk, dv, dbias, made.dsinks)
+    return AttentionGradients(made.dq, made.dk, made.dv, dbias, made.dsinks)
 
 
 def problem_bias(problem: AttentionProblem | VarlenProblem) -> Any:

@@ -43,10 +43,13 @@ class Launch:
         if self.grid == 0:
             return
         try:
-            function = _ready(self.kernel, self.shared, _device())
-            function((self.grid,), (self.threads,), self.arguments, shared_mem=self.shared)
+            self.function()((self.grid,), (self.threads,), self.arguments, shared_mem=self.shared)
         except Exception as error:
             raise RuntimeError(f"{self} could not be launched: {error}") from error
+
+    def function(self) -> Any:
+        """Return the kernel, compiled for the current device."""
+        return _ready(self.kernel, self.shared, _device())
 
     def __str__(self) -> str:
         """Name the kernel and how it is cut."""

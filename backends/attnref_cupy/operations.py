@@ -16,6 +16,26 @@ from attnref.problem import (
 from attnref_cupy import attention, merging, position_bias, softmax, windows
 
 
+def again(problem: Problem) -> Result | None:
+    """Answer a call whose like ran before; `None` if none did."""
+    match problem:
+        case AttentionProblem() | VarlenProblem():
+            return attention.again(problem)
+        case WindowProblem():
+            return windows.again(problem)
+    return None
+
+
+def back_again(problem: Problem, result: Result, dout: Any, dlse: Any) -> Gradients | None:
+    """Pass gradients back through a call whose like ran before; `None` if none did."""
+    match problem:
+        case AttentionProblem() | VarlenProblem():
+            return attention.back_again(problem, result, dout, dlse)
+        case WindowProblem():
+            return windows.back_again(problem, result, dout, dlse)
+    return None
+
+
 def forward(problem: Problem) -> Result:
     """Run any problem."""
     match problem:

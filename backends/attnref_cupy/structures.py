@@ -4,6 +4,8 @@ A structure is passed by value: CuPy copies the bytes of a NumPy array without a
 both sides agree on every offset is a test (`tests/cupy/compiled`).
 """
 
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,23 @@ ARGUMENTS = np.dtype(
     align=True,
 )
 """`Arguments`."""
+
+
+@cache
+def pointers(layout: np.dtype) -> tuple[tuple[str, int], ...]:
+    """List a structure's pointers, which are its only unsigned words, and where they are.
+
+    A pointer that is `at` is called as the array that it stands in.
+    """
+    return tuple(_pointers(layout))
+
+
+def _pointers(layout: np.dtype) -> Iterator[tuple[str, int]]:
+    for name, (kind, offset, *_) in (layout.fields or {}).items():
+        for inner, further in _pointers(kind):
+            yield name if inner == "at" else inner, offset + further
+        if kind == np.uint64:
+            yield name, offset
 
 
 def elements(x: Any) -> tuple[int, ...]:

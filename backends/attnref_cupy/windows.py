@@ -14,7 +14,7 @@ import cupy
 import numpy as np
 
 from attnref.problem import Result, WindowGradients, WindowProblem
-from attnref_cupy import window_products
+from attnref_cupy import replay, window_products
 from attnref_cupy.compiling import Kernel, kernel
 from attnref_cupy.launching import Launch
 from attnref_cupy.layout import (
@@ -51,7 +51,7 @@ UNITS = {"lse": 4, "dlse": 4, "mask": 1}
 
 WINDOW_CALL = np.dtype(
     [
-        ("data", "u8", len(ARRAYS)),
+        ("data", [(name, "u8") for name in ARRAYS]),
         ("strides", "i8", (len(ARRAYS), 5)),
         *((name, "u8") for name in ("bias", "scales", "dbias", "dscale")),
         *((name, "i4") for name in ("bias_kind", "scales_kind")),
@@ -232,7 +232,7 @@ class Windows:
             if array is not None:
                 b, *rest = array.strides
                 rest = rest if name in UNITS else rest[:-1]
-                x["data"][at] = pointer(array)
+                x["data"][name] = pointer(array)
                 x["strides"][at] = (b, *missing, *rest, *((0,) if name == "mask" else ()))
         for name in ("bias", "scales", "dbias", "dscale"):
             array = arrays.get(name)
@@ -286,6 +286,29 @@ def _reaches(x: Any) -> bool:
     return far // 16 < 2**31
 
 
+def key_of(problem: WindowProblem) -> tuple[Any, ...]:
+    """Return everything that a call depends on but the numbers in its arrays, and where they are."""
+    p, form = problem, replay.form
+    arrays = (p.q, p.k, p.v, p.bias, p.key_mask, p.scale)
+    asked = (p.window, p.shift, p.wrap_bias, p.with_lse, p.with_gradients, p.qkv is None)
+    return (*map(form, arrays), *asked)
+
+
+def arrays_of(problem: WindowProblem) -> replay.Arrays:
+    """Name the arrays of a call as its kernels do."""
+    p = problem
+    return {"q": p.q, "k": p.k, "v": p.v, "bias": p.bias, "mask": p.key_mask, "scales": p.scale}
+
+
+def again(problem: WindowProblem) -> Result | None:
+    """Answer a call whose like ran before; `None` if none did."""
+    recipe = replay.find(key_of(problem), problem.q)
+    if recipe is None:
+        return None
+    made = recipe.follow(arrays_of(problem))
+    return Result(made["out"], made.get("lse"))
+
+
 def forward(problem: WindowProblem) -> Result:
     """Attend inside the windows."""
     p, call = problem, windows_of(problem)
@@ -295,7 +318,9 @@ def forward(problem: WindowProblem) -> Result:
     wanted = p.with_lse or p.with_gradients
     lse = cupy.empty(p.q.shape[:-1], np.float32) if wanted else None
     made = room_for(out)
-    forward_launch(call, made, lse).run()
+    launch = forward_launch(call, made, lse)
+    launch.run()
+    replay.keep(key_of(p), arrays_of(p), {"out": out, "lse": lse}, [launch])
     return Result(settle(out, made), lse)
 
 
@@ -328,45 +353,83 @@ def backward(problem: WindowProblem, result: Result, dout: Any, dlse: Any) -> Wi
     arrays = {"out": columns_in_eights(result.out), "dout": columns_in_eights(dout)}
     arrays |= {"lse": lse, "dlse": None if dlse is None else cupy.ascontiguousarray(dlse)}
     arrays |= {"dq": dq, "dk": dk, "dv": dv}
-    summed = None if p.bias is None else cupy.empty(p.bias.shape, p.bias.dtype)
-    dscale = cupy.empty(p.scale.shape, p.scale.dtype) if p.scale_per_head else None  # type: ignore[union-attr]
-    for launch in backward_launches(call, arrays, summed, dscale):
+    sums = _sums(call)
+    launches = backward_launches(call, arrays, sums)
+    for launch in launches:
         launch.run()
-    dbias = None if summed is None else in_order_of(p.bias, summed)
-    given = [settle(x, y) for x, y in zip(due, rooms, strict=True)]
-    return window_products.gradients(given, dbias, dscale)
+    names = ("dq", "dk", "dv") if p.qkv is None else ("dqkv",)
+    parts = {} if p.qkv is None else dict.fromkeys(("dq", "dk", "dv"), "dqkv")
+    replay.keep(
+        gradients_key(p, result, dout, dlse),
+        {**arrays_of(p), "out": result.out, "lse": lse, "dout": dout, "dlse": dlse},
+        dict(zip(names, due, strict=True)) | sums,
+        launches,
+        parts,
+    )
+    return _gradients(p, [settle(x, y) for x, y in zip(due, rooms, strict=True)], sums)
 
 
-def backward_launches(
-    call: Windows, arrays: dict[str, Any], dbias: Any, dscale: Any
-) -> list[Launch]:
+def gradients_key(problem: WindowProblem, result: Result, dout: Any, dlse: Any) -> tuple[Any, ...]:
+    """Return everything that a backward pass depends on but the numbers in its arrays."""
+    return (*map(replay.form, (result.out, result.lse, dout, dlse)), *key_of(problem))
+
+
+def back_again(
+    problem: WindowProblem, result: Result, dout: Any, dlse: Any
+) -> WindowGradients | None:
+    """Pass gradients back through a call whose like ran before; `None` if none did."""
+    p = problem
+    recipe = replay.find(gradients_key(p, result, dout, dlse), p.q)
+    if recipe is None:
+        return None
+    rows = {"out": result.out, "lse": result.lse, "dout": dout, "dlse": dlse}
+    made = recipe.follow({**arrays_of(p), **rows})
+    names = ("dq", "dk", "dv") if p.qkv is None else ("dqkv",)
+    return _gradients(p, [made[name] for name in names], made)
+
+
+def _gradients(problem: WindowProblem, due: list[Any], sums: replay.Arrays) -> WindowGradients:
+    """Hand gradients over, that of the bias in its memory order."""
+    p, dbias = problem, sums.get("all_dbias")
+    if dbias is not None:
+        dbias = in_order_of(p.bias, dbias)
+    return window_products.gradients(due, dbias, sums.get("all_dscale"))
+
+
+def _sums(call: Windows) -> dict[str, Any]:
+    """Allocate the gradients that are summed over a map, and before them those of its parts."""
+    p, H, N = call.problem, call.heads, call.tokens
+    walk = call.walk("window_backward")
+    assert walk is not None
+    _, parts = call.grid(walk)
+    made: dict[str, Any] = {}
+    if p.bias is not None:
+        made["dbias"] = cupy.empty((parts, H, N, N), np.float32)
+        made["all_dbias"] = cupy.empty(p.bias.shape, p.bias.dtype)
+    if p.scale_per_head:
+        made["dscale"] = cupy.empty((parts, H), np.float32)
+        made["all_dscale"] = cupy.empty(p.scale.shape, p.scale.dtype)  # type: ignore[union-attr]
+    return made
+
+
+def backward_launches(call: Windows, arrays: dict[str, Any], sums: dict[str, Any]) -> list[Launch]:
     """List the launches of a backward pass: one over the map, and the sums of its parts."""
     walk = call.walk("window_backward")
     assert walk is not None
     chunk, parts = call.grid(walk)
-    H, N = call.heads, call.tokens
-    sums = {
-        "dbias": None if dbias is None else cupy.empty((parts, H, N, N), np.float32),
-        "dscale": None if dscale is None else cupy.empty((parts, H), np.float32),
-    }
-    told = call.arguments(
-        chunk,
-        {"q": call.q, "k": call.k, "v": call.v, **arrays, **sums},
-    )
-    flags = (dbias is not None, dscale is not None)
+    told = call.arguments(chunk, {"q": call.q, "k": call.k, "v": call.v, **arrays, **sums})
+    flags = ("dbias" in sums, "dscale" in sums)
     launches = [
         Launch(
             call.instance("window_backward", walk.stages, *flags),
-            parts * H,
+            parts * call.heads,
             32 * call.warps,
             (told,),
             call.shared("window_backward", walk.stages),
         )
     ]
-    for name, due in (("dbias", dbias), ("dscale", dscale)):
-        if due is not None:
-            launches.append(add_parts(sums[name], due))
-    return launches
+    added = [name for name in ("dbias", "dscale") if name in sums]
+    return launches + [add_parts(sums[name], sums[f"all_{name}"]) for name in added]
 
 
 def add_parts(parts: Any, due: Any) -> Launch:

@@ -17,6 +17,8 @@ float32, float64, int64, int32, uint8 = np.float32, np.float64, np.int64, np.int
 class Pointer:
     """A place in an array's memory."""
 
+    device_id = 0
+
     def __init__(self, held: "ndarray", at: int = 0) -> None:
         self.held, self.at = held, at
 
