@@ -117,7 +117,7 @@ class BackwardForm(NamedTuple):
 
 
 DENSE_BACKWARD = {
-    64: BackwardForm(64, 3, False, 168),
+    64: BackwardForm(128, 3, False, 168),
     128: BackwardForm(64, 3, False, 168),
 }
 """Columns of a head to the form that serves them backward."""
