@@ -53,8 +53,8 @@ TILINGS: dict[str, dict[int, Tiling]] = {
 }
 """By walk and by the most columns of a head that it is good for.
 
-Nothing of these spills registers on any chip but heads of more than 128 columns, and every
-block of the backward pass fits into the 99 KiB of the smallest chips.
+For heads of up to 128 without options, nothing spills registers on Ampere and Hopper, and
+every block fits into the 99 KiB of the smallest chips.
 """
 
 

@@ -110,7 +110,14 @@ def test_dense_results_are_the_reference_s(name: str, D: int, Dv: int) -> None:
     judge("attention", given, {n: drawn(rng, n, x) for n, x in CASES[name].items()})
 
 
-@pytest.mark.parametrize("options", [{}, {"causal": True, "q_offset": "end"}, {"window": (9, 3)}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"causal": True, "q_offset": "end"},
+        {"window": (9, 3), "q_offset": "start", "softcap": 1.5},
+    ],
+)
 @pytest.mark.parametrize("D", [64, 128])
 def test_packed_results_are_the_reference_s(D: int, options: dict[str, Any]) -> None:
     """Sequences of all lengths, none included, and tokens that belong to nobody."""
