@@ -129,7 +129,8 @@ class _Cupy(_Library):
         return tuple(int(s) for s in x.strides)
 
     def form(self, x: Array) -> Hashable:
-        if type(x) is not sys.modules["cupy"].ndarray:
+        cupy = sys.modules.get("cupy")
+        if cupy is None or type(x) is not cupy.ndarray:
             return None
         return type(x), x.dtype, x.shape, x.strides, x.data.device_id
 

@@ -90,6 +90,16 @@ def test_an_array_names_its_device(x: Any, expected: str) -> None:
     assert expected == arrays.device(x)
 
 
+def test_a_form_of_cupy_s_is_read_without_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its own arrays, and of no subclass that may mean something else."""
+    x = fake("cupy", dtype=np.dtype("f2"), strides=(2,), data=SimpleNamespace(device_id=1))
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ndarray=type(x)))
+    assert (type(x), np.dtype("f2"), (2,), (2,), 1) == arrays.form(x)
+    assert arrays.form(type("Special", (type(x),), {})()) is None
+    monkeypatch.delitem(sys.modules, "cupy")
+    assert arrays.form(x) is None
+
+
 def test_only_torch_tensors_ask_for_gradients() -> None:
     """requires_grad counts while gradients are enabled."""
     x = torch.zeros(1, requires_grad=True)

@@ -56,7 +56,7 @@ def arrays_of(problem: AttentionProblem | VarlenProblem) -> replay.Arrays:
 
 
 def key_of(problem: AttentionProblem | VarlenProblem) -> tuple[Any, ...]:
-    """Return everything that a call depends on but the numbers in its arrays, and where they are."""
+    """Return everything that a call depends on, but where its arrays are and what is in them."""
     p = problem
     forms = map(replay.form, arrays_of(p).values())
     return (type(p), *forms, p.scale, p.window, p.softcap, p.with_lse, p.with_gradients)
@@ -109,7 +109,7 @@ def backward(
 def gradients_key(
     problem: AttentionProblem | VarlenProblem, result: Result, dout: Any, dlse: Any
 ) -> tuple[Any, ...]:
-    """Return everything that a backward pass depends on but the numbers in its arrays."""
+    """Return everything that a backward pass depends on, as `key_of` does of a call."""
     return (*map(replay.form, (result.out, result.lse, dout, dlse)), *key_of(problem))
 
 

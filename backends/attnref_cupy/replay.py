@@ -192,7 +192,9 @@ def _step(launch: Launch, arrays: Arrays, whole: Mapping[str, str]) -> Step | No
     if launch.grid == 0:
         return None
     arguments = list(launch.arguments)
-    mine, structure, layout, words, places = [], None, None, None, ()
+    mine: list[tuple[int, str]] = []
+    structure: int | None = None
+    layout, words, places = None, None, ()
     for n, x in enumerate(launch.arguments):
         if isinstance(x, cupy.ndarray):
             names = [name for name, y in arrays.items() if y is x]
@@ -208,9 +210,18 @@ def _step(launch: Launch, arrays: Arrays, whole: Mapping[str, str]) -> Step | No
         else:
             continue
         arguments[n] = None
-    cut = ((launch.grid,), (launch.threads,), launch.shared)
-    rest = (tuple(arguments), tuple(mine), structure, layout, words, places)
-    return Step(launch.function(), *cut, *rest)
+    return Step(
+        function=launch.function(),
+        grid=(launch.grid,),
+        threads=(launch.threads,),
+        shared=launch.shared,
+        arguments=tuple(arguments),
+        arrays=tuple(mine),
+        structure=structure,
+        layout=layout,
+        words=words,
+        places=places,
+    )
 
 
 def _places(x: Any, arrays: Arrays, whole: Mapping[str, str]) -> Any:
@@ -225,7 +236,7 @@ def _places(x: Any, arrays: Arrays, whole: Mapping[str, str]) -> Any:
         if array is None:
             return None
         further = value - pointer(array)
-        if further and whole[name] == name or not 0 <= further < array.nbytes:
+        if (further and whole[name] == name) or not 0 <= further < array.nbytes:
             return None
         places.append((place, whole[name], further))
     return tuple(places)

@@ -287,7 +287,7 @@ def _reaches(x: Any) -> bool:
 
 
 def key_of(problem: WindowProblem) -> tuple[Any, ...]:
-    """Return everything that a call depends on but the numbers in its arrays, and where they are."""
+    """Return everything that a call depends on, but where its arrays are and what is in them."""
     p, form = problem, replay.form
     arrays = (p.q, p.k, p.v, p.bias, p.key_mask, p.scale)
     asked = (p.window, p.shift, p.wrap_bias, p.with_lse, p.with_gradients, p.qkv is None)
@@ -370,7 +370,7 @@ def backward(problem: WindowProblem, result: Result, dout: Any, dlse: Any) -> Wi
 
 
 def gradients_key(problem: WindowProblem, result: Result, dout: Any, dlse: Any) -> tuple[Any, ...]:
-    """Return everything that a backward pass depends on but the numbers in its arrays."""
+    """Return everything that a backward pass depends on, as `key_of` does of a call."""
     return (*map(replay.form, (result.out, result.lse, dout, dlse)), *key_of(problem))
 
 

@@ -1,17 +1,23 @@
 """The GPU's rows, with a device that is not there: CUDA is replaced, the arithmetic is not."""
 
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from attnref_conformance import bench
 from attnref_conformance.bench import gpu, gpu_peers, measure, torch_paths
 from attnref_conformance.bench.contenders import Absent, Passes
 from attnref_conformance.bench.measure import Plan
 from attnref_conformance.bench.workloads import MapWorkload, Workload
 
 from attnref import registry
+
+CUPY_PATH = "attnref_conformance.bench.cupy_path"
 
 W = Workload(2, 4, 2, 40, 40, 16, causal=True)
 MAP = MapWorkload("map", 2, 8, 2, 2, window=4, columns=8, dtype="float32")
@@ -200,3 +206,85 @@ def test_bfloat16_is_read_as_it_is() -> None:
     assert np.float32 is gpu_peers.read(x.float()).dtype.type
     assert "bfloat16" == str(gpu._taker("numpy")(x).dtype)
     assert x is gpu._taker("torch")(x)
+
+
+class Cupy:
+    """CuPy's streams and memory, which are torch's as long as a context lasts."""
+
+    def __init__(self) -> None:
+        self.cuda = self
+        self.log: list[tuple[Any, ...]] = []
+
+    def from_dlpack(self, x: torch.Tensor) -> np.ndarray:
+        """Know no bfloat16, like some versions."""
+        assert x.dtype is not torch.bfloat16
+        return x.numpy()
+
+    @contextmanager
+    def _inside(self, *what: Any) -> Iterator[None]:
+        self.log.append(("enter", *what))
+        yield
+        self.log.append(("leave", *what))
+
+    def ExternalStream(self, at: int) -> Any:
+        """Queue where a pointer says."""
+        return self._inside("stream", at)
+
+    def using_allocator(self, malloc: Any) -> Any:
+        """Allocate by a function, which is tried."""
+        self.log.append(("memory", malloc(64, 0)))
+        return self._inside("memory")
+
+    def PythonFunctionAllocator(self, malloc: Any, free: Any) -> Any:
+        """Keep both functions."""
+        free(4096, 0)
+        return SimpleNamespace(malloc=malloc)
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cupy]:
+    """Let CuPy be imported that is none, and torch have a device."""
+    library = Cupy()
+    monkeypatch.setitem(sys.modules, "cupy", library)
+    monkeypatch.delitem(sys.modules, CUPY_PATH, raising=False)
+    monkeypatch.delattr(bench, "cupy_path", raising=False)
+    stream = SimpleNamespace(cuda_stream=77)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device=None: stream)
+    monkeypatch.setattr(torch.cuda, "caching_allocator_alloc", lambda *given: ("torch's", *given))
+    freed = library.log.append
+    monkeypatch.setattr(torch.cuda, "caching_allocator_delete", lambda at: freed(("free", at)))
+    yield library
+    sys.modules.pop(CUPY_PATH, None)
+    vars(bench).pop("cupy_path", None)
+
+
+def test_cupy_takes_tensors_without_knowing_bfloat16(library: Cupy) -> None:
+    """Their bits are passed, and read as what they are."""
+    del library
+    take = gpu._taker("cupy")
+    x = torch.tensor([[1.0, 2.5], [3.0, -4.0]], dtype=torch.bfloat16)
+    assert ("bfloat16", [[1, 3], [2.5, -4]]) == (str(take(x.T).dtype), take(x.T).tolist())
+    assert np.float32 is take(x.float()).dtype.type
+
+
+def test_cupy_queues_and_allocates_where_torch_does(
+    device: Any, library: Cupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else its calls could be neither captured nor counted; what is taken is not timed."""
+    ran: list[Any] = []
+    plain = Passes(*(lambda x, n=n: ran.append((n, x)) for n in Passes._fields))
+    monkeypatch.setattr(gpu.contenders, "ours", lambda *_: plain)
+    made = device.ours(W, SimpleNamespace(library="cupy"))
+    assert (plain.take, plain.read) == (made.take, made.read)
+    for name in ("forward", "record", "backward"):
+        library.log.clear()
+        getattr(made, name)(name)
+        assert [
+            ("enter", "stream", 77),
+            ("free", 4096),
+            ("memory", ("torch's", 64, 0, 77)),
+            ("enter", "memory"),
+            ("leave", "memory"),
+            ("leave", "stream", 77),
+        ] == library.log
+    assert [(n, n) for n in ("forward", "record", "backward")] == ran

@@ -83,7 +83,12 @@ class Gpu:
 
     def ours(self, w: AnyWorkload, backend: Backend) -> Passes:
         """Return a backend's passes; to another library tensors go without a copy."""
-        return contenders.ours(w, backend, _taker(backend.library))
+        passes = contenders.ours(w, backend, _taker(backend.library))
+        if backend.library != "cupy":
+            return passes
+        from attnref_conformance.bench import cupy_path  # loads CuPy
+
+        return cupy_path.among_torch(passes)
 
     def turns(
         self, w: AnyWorkload, passes: str, ready: Mapping[str, tuple[Passes, list[Any]]]
@@ -154,9 +159,9 @@ class Gpu:
 
 def _taker(library: str) -> Callable[[Any], Any]:
     if library == "cupy":
-        import cupy
+        from attnref_conformance.bench import cupy_path  # loads CuPy
 
-        return cupy.from_dlpack
+        return cupy_path.take
     if library == "numpy":
         return lambda x: cast(gpu_peers.read(x), str(x.dtype).removeprefix("torch."))
     return lambda x: x

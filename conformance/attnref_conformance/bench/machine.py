@@ -19,7 +19,17 @@ from attnref_conformance.report import evidence
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "BLIS_ARCH_TYPE")
 """Variables that choose a kernel of BLAS in place of the processor's own."""
 
-LIBRARIES = ("numpy", "torch", "triton", "jax", "jaxlib", "cupy", "flash-attn-4", "timm")
+LIBRARIES = (
+    "numpy",
+    "torch",
+    "triton",
+    "jax",
+    "jaxlib",
+    "cupy",
+    "cupy-cuda13x",
+    "flash-attn-4",
+    "timm",
+)
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
