@@ -74,6 +74,8 @@ def backward(
     problem: AttentionProblem | VarlenProblem, result: Result, dout: Any, dlse: Any
 ) -> AttentionGradients:
     """Pass gradients back."""
+    given = {"out": result.out, "lse": result.lse, "dout": dout, "dlse": dlse}
+    key = gradients_key(problem, result, dout, dlse)
     call = call_of(problem)
     wide = cupy.dtype("float64" if plan.precision(call) == "double" else "float32")
     bias, sinks = call.bias, call.sinks
@@ -90,14 +92,8 @@ def backward(
     launches = [*backward_launches(call, result.out, lse, dout, dlse, made)]
     for launch in launches:
         launch.run()
-    rows = {"out": result.out, "lse": result.lse, "dout": dout, "dlse": dlse}
-    replay.keep(
-        gradients_key(problem, result, dout, dlse),
-        {**arrays_of(problem), **rows},
-        made._asdict(),
-        launches,
-        zeroed=("dbias",),
-    )
+    given.update(arrays_of(problem))
+    replay.keep(key, given, made._asdict(), launches, zeroed=("dbias",))
     return _gradients(problem, made)
 
 
