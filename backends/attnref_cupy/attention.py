@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from operator import is_
 from typing import Any, NamedTuple
 
 import cupy
@@ -75,6 +74,8 @@ def backward(
     problem: AttentionProblem | VarlenProblem, result: Result, dout: Any, dlse: Any
 ) -> AttentionGradients:
     """Pass gradients back."""
+    given = {"out": result.out, "lse": result.lse, "dout": dout, "dlse": dlse}
+    key = gradients_key(problem, result, dout, dlse)
     call = call_of(problem)
     out, due = result.out, (empty_as(problem.q), empty_as(problem.k), empty_as(problem.v))
     places = due
@@ -93,17 +94,11 @@ def backward(
     launches = [*backward_launches(call, out, lined_up(result.lse), dout, dlse, made)]
     for launch in launches:
         launch.run()
-    if all(map(is_, due, places)):
-        rows = {"out": result.out, "lse": result.lse, "dout": dout, "dlse": dlse}
-        replay.keep(
-            gradients_key(problem, result, dout, dlse),
-            {**arrays_of(problem), **rows},
-            made._asdict(),
-            launches,
-            zeroed=("dbias",),
-        )
-    dq, dk, dv = map(settle, due, places)
-    return _gradients(problem, made._replace(dq=dq, dk=dk, dv=dv))
+    dq, dk, dv = (settle(x, place) for x, place in zip(due, places, strict=True))
+    made = made._replace(dq=dq, dk=dk, dv=dv)
+    given.update(arrays_of(problem))
+    replay.keep(key, given, made._asdict(), launches, zeroed=("dbias",))
+    return _gradients(problem, made)
 
 
 def gradients_key(

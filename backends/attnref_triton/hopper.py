@@ -266,7 +266,6 @@ def backward_launches(
         "D": D,
         "LEFT": first is not None,
         "RIGHT": last is not None,
-        "ROTATED": form.rotated,
     }
     yield Launch(gradients_kernel, (tiles * heads,), arguments, warps=8, registers=form.registers)
     arguments = {"sums": sums, "dq": dq, "strides": in_eights(call.strides(dq))}

@@ -122,7 +122,7 @@ def gradients_kernel(
     q, k, v, dout, rows, sums, dk, dv, first, last, Sq, Sk, tiles, heads, group, lines, together,
     exponent, scale,
     BLOCK_M: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
-    RIGHT: gl.constexpr, ROTATED: gl.constexpr,
+    RIGHT: gl.constexpr,
 ):  # fmt: skip
     """Compute `dk` and `dv` of one tile of keys, and add its part of `dq`.
 
@@ -157,20 +157,17 @@ def gradients_kernel(
     g = line % heads
     j0 = tile * KEYS
     i_low, count = visited(j0, first, last, Sq, Sk, BLOCK_M, LEFT, RIGHT)
-    start = 0
-    if ROTATED:
-        start = tile % gl.maximum(count, 1)
     gl.warp_specialize(
         [
             (consume, (
                 sums, dk, dv, k_s, v_s, q_s, do_s, lse_s, delta_s, ds_s, dq_s,
-                kv_full, q_full, do_full, free, b, g, j0, i_low, count, start,
+                kv_full, q_full, do_full, free, b, g, j0, i_low, count,
                 first, last, Sq, Sk, heads, group, exponent, scale,
                 BLOCK_M, STAGES, D, LEFT, RIGHT,
             )),
             (produce, (
                 q, k, v, dout, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
-                kv_full, q_full, do_full, free, b, g, j0, i_low, count, start,
+                kv_full, q_full, do_full, free, b, g, j0, i_low, count,
                 heads, group, lines, BLOCK_M, STAGES,
             )),
         ],
@@ -206,26 +203,23 @@ def visited(
 
 
 @gluon.jit
-def following(at, member, start, count):
-    """Return the tile of queries and the query head of the group after these, without dividing.
-
-    A head is done when its tiles have come round to where they started.
-    """
+def following(at, member, count):
+    """Return the tile of queries and the query head of the group after these, without dividing."""
     at = gl.where(at + 1 == count, 0, at + 1)
-    return at, gl.where(at == start, member + 1, member)
+    return at, gl.where(at == 0, member + 1, member)
 
 
 @gluon.jit
 def produce(
     q, k, v, dout, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
-    kv_full, q_full, do_full, free, b, g, j0, i_low, count, start, heads, group, lines,
+    kv_full, q_full, do_full, free, b, g, j0, i_low, count, heads, group, lines,
     BLOCK_M: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """Copy what consumers need: keys and values once, queries and what belongs to them in rings."""
     mbarrier.expect(kv_full, k.block_type.nbytes + v.block_type.nbytes)
     tma.async_copy_global_to_shared(k, [b, g, j0, 0], kv_full, k_s)
     tma.async_copy_global_to_shared(v, [b, g, j0, 0], kv_full, v_s)
-    at = start
+    at = 0
     member = 0
     for step in range(count * group):
         i0 = i_low + at * BLOCK_M
@@ -241,13 +235,13 @@ def produce(
         mbarrier.expect(full, dout.block_type.nbytes + rows.block_type.nbytes)
         tma.async_copy_global_to_shared(dout, [b, h, i0, 0], full, do_s.index(slot))
         tma.async_copy_global_to_shared(rows, [lines + line, i0], full, delta_s.index(slot))
-        at, member = following(at, member, start, count)
+        at, member = following(at, member, count)
 
 
 @gluon.jit
 def consume(
     sums, dk, dv, k_s, v_s, q_s, do_s, lse_s, delta_s, ds_s, dq_s,
-    kv_full, q_full, do_full, free, b, g, j0, i_low, count, start,
+    kv_full, q_full, do_full, free, b, g, j0, i_low, count,
     first, last, Sq, Sk, heads, group, exponent, scale,
     BLOCK_M: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
     RIGHT: gl.constexpr,
@@ -276,7 +270,7 @@ def consume(
         mbarrier.wait(q_full.index(0), 0)
         s = scores(k_tile, q_s.index(0), BLOCK_M, D)
         s = warpgroup_mma_wait(0, deps=(s,))
-    at = start
+    at = 0
     member = 0
     gl.thread_barrier()  # once, or the compiler has one at each step
     for step in range(total):
@@ -311,7 +305,7 @@ def consume(
         s = scores(k_tile, q_s.index(ahead), BLOCK_M, D)
         line = (b * heads + g) * group + member
         add_to_global(sums, [line * padded + i0, 0], dq_s)
-        at, member = following(at, member, start, count)
+        at, member = following(at, member, count)
         s, dk_acc = warpgroup_mma_wait(0, deps=(s, dk_acc))
     gl.thread_barrier()  # others' products may read keys until here
     k_tile.store((dk_acc * scale).to(dtype))

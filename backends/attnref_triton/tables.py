@@ -106,19 +106,17 @@ class BackwardForm(NamedTuple):
     Attributes:
         queries: In a tile.
         stages: Tiles of queries in flight.
-        rotated: Whether each program begins with other queries, and they meet less in `dq`.
         registers: For each thread, before they are dealt out anew.
     """
 
     queries: int
     stages: int
-    rotated: bool
     registers: int
 
 
 DENSE_BACKWARD = {
-    64: BackwardForm(128, 3, False, 168),
-    128: BackwardForm(64, 3, False, 168),
+    64: BackwardForm(128, 3, 168),
+    128: BackwardForm(64, 3, 168),
 }
 """Columns of a head to the form that serves them backward."""
 
