@@ -49,7 +49,7 @@ TILINGS: dict[str, dict[int, Tiling]] = {
         256: Tiling(1, 8, 64, 64, False, 1),
     },
     "queries": {64: Tiling(2, 4, 64, 32, False, 2), 128: Tiling(2, 4, 32, 16, False, 2)},
-    "keys": {64: Tiling(2, 4, 64, 16, True, 2), 128: Tiling(1, 8, 64, 16, True, 1)},
+    "keys": {64: Tiling(2, 4, 64, 16, False, 2), 128: Tiling(1, 8, 64, 16, True, 1)},
 }
 """By walk and by the most columns of a head that it is good for.
 

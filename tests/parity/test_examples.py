@@ -37,7 +37,7 @@ def test_one_command_shows_the_same_result(
     assert all(e < 1e-5 for who in ("unpatched", "patched") for e in found["errors"][who])
 
 
-def test_times_are_of_four_models_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_of_six_models_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU would be asked, with a clock that tells the order, and nothing compiled."""
     script = example("accelerate_swin")
     order: list[str] = []
@@ -54,8 +54,11 @@ def test_times_are_of_four_models_in_turns(monkeypatch: pytest.MonkeyPatch) -> N
             return float(end.at - self.at)
 
     class Compiled(torch.nn.Module):
-        def __init__(self, model: torch.nn.Module, *, fullgraph: bool) -> None:
+        def __init__(
+            self, model: torch.nn.Module, *, fullgraph: bool, mode: str | None = None
+        ) -> None:
             assert fullgraph
+            assert mode in (None, "reduce-overhead")
             super().__init__()
             self.model = model
 
@@ -70,8 +73,8 @@ def test_times_are_of_four_models_in_turns(monkeypatch: pytest.MonkeyPatch) -> N
     tables = script.throughput(model, changed, torch.randn(1, 3, 56, 56), repeats=2)
 
     assert ["forward", "forward + backward"] == list(tables)
-    # Two of four are compiled, and each runs three times unmarked and two times marked.
-    assert 2 * 2 * (3 + 2) == len(order)
+    # Four of six are compiled, and each runs three times unmarked and two times marked.
+    assert 2 * 4 * (3 + 2) == len(order)
     for table in tables.values():
         assert {"milliseconds": [1.0] * 3, "images per second": 1000.0} == table["patched eager"]
         assert {1.0} == set(script.ratios(table).values())

@@ -61,10 +61,11 @@ def test_forward_compiles(told: tuple[Any, ...], chip: str) -> None:
 @pytest.mark.parametrize("columns", [32, 64, 96, 128])
 @pytest.mark.parametrize("walk", ["queries", "keys"])
 def test_backward_compiles(walk: str, columns: int, options: tuple[bool, bool], chip: str) -> None:
-    """Both walks spill nothing, or with every option a few bytes."""
+    """Both walks spill nothing; with every option, or on Blackwell, a few bytes."""
     constants = ("bf16", columns, *tiling_for(walk, columns), *options)
     needs = compiled(kernel("backward.cu", f"backward_{walk}", *constants), chip)
-    assert needs.spilled <= (64 if any(options) else 0)
+    few = 32 if chip == "sm_100a" else 0
+    assert needs.spilled <= (64 if any(options) else few)
 
 
 def tiling_for(walk: str, columns: int) -> Tiling:
