@@ -132,7 +132,10 @@ class _Cupy(_Library):
         cupy = sys.modules.get("cupy")
         if cupy is None or type(x) is not cupy.ndarray:
             return None
-        return type(x), x.dtype, x.shape, x.strides, x.data.device_id
+        number = x.data.device_id
+        if number != cupy.cuda.runtime.getDevice():  # CuPy's kernels run on the current device
+            return None
+        return type(x), x.dtype, x.shape, x.strides, number
 
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.asarray(x.get())

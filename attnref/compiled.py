@@ -177,8 +177,9 @@ class _Made:
 _CALL = "str call, Tensor[] tensors, SymInt[] whole, float[] real"
 
 _operators = torch.library.Library("attnref", "DEF")
-_operators.define(f"forward({_CALL}) -> Tensor[]")
-_operators.define(f"backward({_CALL}, Tensor[] results, Tensor dout, Tensor? dlse) -> Tensor[]")
+_RESULTS = "Tensor[] results, Tensor dout, Tensor? dlse"
+for _said in (f"forward({_CALL})", f"backward({_CALL}, {_RESULTS})"):
+    _operators.define(f"{_said} -> Tensor[]", tags=(torch.Tag.pt2_compliant_tag,))
 
 
 @torch.library.impl(_operators, "forward", "CompositeExplicitAutograd")

@@ -106,8 +106,8 @@ class Problem:
 
     @classmethod
     @cache
-    def _names(cls) -> tuple[str, ...]:
-        return tuple(f.name for f in fields(cls))
+    def _names(cls) -> dict[str, None]:
+        return dict.fromkeys(f.name for f in fields(cls))
 
     def with_arrays(self, named: Mapping[str, Array]) -> Self:
         """Return the same problem about other arrays."""
@@ -115,8 +115,11 @@ class Problem:
 
     def but(self, changed: Mapping[str, Any]) -> Self:
         """Return a copy with some fields changed, in less time than `dataclasses.replace` takes."""
+        names = self._names()
+        if not changed.keys() <= names.keys():
+            raise TypeError(f"{type(self).__name__} has no {', '.join(changed.keys() - names)}")
         copy, put = object.__new__(type(self)), object.__setattr__
-        for name in self._names():
+        for name in names:
             put(copy, name, changed[name] if name in changed else getattr(self, name))
         return copy
 

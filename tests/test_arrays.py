@@ -91,10 +91,16 @@ def test_an_array_names_its_device(x: Any, expected: str) -> None:
 
 
 def test_a_form_of_cupy_s_is_read_without_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of its own arrays, and of no subclass that may mean something else."""
+    """Of its own arrays on the current device, and of no subclass that may mean something else."""
     x = fake("cupy", dtype=np.dtype("f2"), strides=(2,), data=SimpleNamespace(device_id=1))
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ndarray=type(x)))
+    current = [1]
+    runtime = SimpleNamespace(getDevice=lambda: current[0])
+    cupy = SimpleNamespace(ndarray=type(x), cuda=SimpleNamespace(runtime=runtime))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
     assert (type(x), np.dtype("f2"), (2,), (2,), 1) == arrays.form(x)
+    current[0] = 0
+    assert arrays.form(x) is None
+    current[0] = 1
     assert arrays.form(type("Special", (type(x),), {})()) is None
     monkeypatch.delitem(sys.modules, "cupy")
     assert arrays.form(x) is None

@@ -285,6 +285,8 @@ def test_operator_check(name: str) -> None:
     text, _, whole, real = seen[0]
     if name == "window_qkv_with_lse":
         whole = [4]
+    both = torch.ops.attnref.forward.default, torch.ops.attnref.backward.default
+    assert all(torch.Tag.pt2_compliant_tag in operator.tags for operator in both)
     tensors = [x.detach().clone().requires_grad_(x.requires_grad) for x in given]
     torch.library.opcheck(
         torch.ops.attnref.forward.default, (text, tensors, list(whole), list(real))

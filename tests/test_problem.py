@@ -208,3 +208,10 @@ def test_a_bare_problem_asks_for_nothing() -> None:
 def test_a_result_may_have_no_log_sum_exp() -> None:
     """Operations without one leave it out."""
     assert Result(Q).lse is None
+
+
+def test_a_copy_has_no_new_fields() -> None:
+    """A misspelt name is an error, and not a copy of what was there."""
+    x = np.zeros((1, 1, 2, 4))
+    with pytest.raises(TypeError, match="AttentionProblem has no kv_len"):
+        normalize.attention(x, x, x).with_arrays({"kv_len": x})
