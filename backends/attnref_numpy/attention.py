@@ -4,19 +4,21 @@ Blocks share nothing but what they read, and write disjoint rows: any of them ma
 on any thread, in any order.
 """
 
+from itertools import islice, product
+
 import numpy as np
 from jaxtyping import Float
 
 from attnref.problem import AttentionProblem, Result, VarlenProblem
 
 from . import short
-from .blocks import Block, blocks, room_for, stacked
-from .mild import ROWS, attend_mildly, is_mild
+from .blocks import Block, blocks, room_for, stacked, strips
+from .mild import ROWS, Rooms, attend_mildly, is_mild
 from .precision import compute_dtype, ready, zeros
 from .rows import LOG2E, Finished, finish
 from .scores import head_scores, is_binary
 from .sequences import Head, Place, call_of, heads_first
-from .threads import spread
+from .threads import shares, spread
 
 ELEMENTS = 2**20
 """Scores in a block: products of four mebibytes of float32 are worth a call each."""
@@ -31,15 +33,18 @@ def forward(problem: AttentionProblem | VarlenProblem) -> Result:
     rows = heads_first(problem, out)
     packed = isinstance(problem, VarlenProblem)
 
-    def work(unit: tuple[Place, int, slice]) -> None:
-        place, _, group = unit
-        at = place.b, group, place.rows
-        attend(call.head(*unit), rows[at], lse[at])
+    units = list(call.heads())
+    parts = shares(len(units))
+
+    def work(at: tuple[tuple[Place, int, slice], int]) -> None:
+        (place, h, group), n = at
+        rows_of = place.b, group, place.rows
+        attend(call.head(place, h, group), rows[rows_of], lse[rows_of], slice(n, None, parts))
 
     if short.is_short(call) and not packed:
         spread(lambda at: short.attend(call, at, rows, lse), short.entries(call), call.scores)
     else:
-        spread(work, call.heads(), call.scores)
+        spread(work, product(units, range(parts)), call.scores)
     return Result(out, lse[0] if packed else lse)
 
 
@@ -47,14 +52,16 @@ def attend(
     head: Head,
     out: Float[np.ndarray, "group Sq Dv"],
     lse: Float[np.ndarray, "group Sq"],
+    share: slice = slice(None),
 ) -> None:
-    """Write the rows of one head."""
-    if is_mild(head):
-        for block in blocks(head, ROWS * max(len(head.k), 1)):
-            out[:, block.rows], lse[:, block.rows] = attend_mildly(head, block)
+    """Write the rows of one head, or of every so manieth of its blocks."""
+    if head.bounds[0] is None and is_mild(head):  # the few keys behind a window are one product
+        rooms = Rooms.of(head)
+        for block in islice(strips(head, ROWS), share.start, None, share.step):
+            out[:, block.rows], lse[:, block.rows] = attend_mildly(head, block, rooms)
         return
     room = room_for(head, ELEMENTS)
-    for block in blocks(head, ELEMENTS):
+    for block in islice(blocks(head, ELEMENTS), share.start, None, share.step):
         out[:, block.rows], lse[:, block.rows] = attend_block(head, block, room)
 
 

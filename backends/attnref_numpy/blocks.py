@@ -1,10 +1,12 @@
 """Blocks of query rows, each with the few keys that any of its rows can see.
 
 A block holds whole rows, so that a softmax is one pass; its scores stay within a fixed
-number of elements, so that memory grows with the keys and not with their square.
+number of elements, so that memory grows with the keys and not with their square. What needs
+no whole rows goes through a block's tiles of keys, which stay in a core's own cache.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,9 @@ ELEMENTS = 2**18
 
 ROWS = 128
 """Rows in a block behind a bounded window, where more rows see more unshared keys."""
+
+WHOLE = 64
+"""Keys that all rows see are counted in multiples of it: products like even sizes."""
 
 
 class Block(NamedTuple):
@@ -35,6 +40,37 @@ class Block(NamedTuple):
     keys: slice
     visible: Bool[np.ndarray, "#group #rows #ragged"] | None
     ragged: slice = slice(None)
+
+    @property
+    def seen_by_all(self) -> int:
+        """How many keys, from the first one on, every row sees."""
+        if self.visible is None:
+            return self.keys.stop - self.keys.start
+        return self.ragged.start or 0
+
+    def tiles(self, size: int) -> Iterator["Block"]:
+        """Cut it into tiles of so many keys, of which none mixes whole keys and ragged ones."""
+        start, ragged, stop = self.keys.start, self.keys.start + self.seen_by_all, self.keys.stop
+        for j in range(start, ragged, size):
+            yield Block(self.rows, slice(j, min(j + size, ragged)), None)
+        for j in range(ragged, stop, size):
+            keys = slice(j, min(j + size, stop))
+            seen = self.visible
+            if seen is not None and seen.shape[-1] > 1:
+                seen = seen[..., keys.start - ragged : keys.stop - ragged]
+            yield Block(self.rows, keys, seen)
+
+
+def strips(head: Head, size: int) -> Iterator[Block]:
+    """Cut a head into blocks of so many rows, those of its group together; one row always fits.
+
+    Behind a bound they are half as high: less is scored of what nobody sees.
+    """
+    group, Sq, _ = head.q.shape
+    size = size if head.bounds == (None, None) else size // 2
+    size = max(1, size // max(group, 1))
+    for first in range(0, Sq, size):
+        yield _block(head, first, min(first + size, Sq))
 
 
 def blocks(head: Head, most: int) -> Iterator[Block]:
@@ -79,7 +115,8 @@ def _block(head: Head, first: int, stop: int) -> Block:
     if mask is None and head.bounds[0] is None and head.bounds[1] is not None:
         # Behind an open left side, all rows see what the first one does.
         first = max(0, rows.start + head.bounds[1] + 1 - keys.start)
-        late = slice(min(keys.start + first, keys.stop), keys.stop)
+        first = min(first, keys.stop - keys.start) // WHOLE * WHOLE
+        late = slice(keys.start + first, keys.stop)
         return Block(rows, keys, _visible(head, rows, late, None), slice(first, None))
     return Block(rows, keys, _visible(head, rows, keys, mask))
 
@@ -104,6 +141,21 @@ def _visible(head: Head, rows: slice, keys: slice, mask: np.ndarray | None) -> n
         mask = None
     if last_sees_all and first_sees_all:
         return mask
-    i = np.arange(rows.start, rows.stop)[:, None]
-    near = in_window(i, np.arange(keys.start, keys.stop), left, right)[None]
+    ahead = rows.start - keys.start
+    near = _near(
+        rows.stop - rows.start,
+        keys.stop - keys.start,
+        None if left is None else left - ahead,
+        None if right is None else right + ahead,
+    )
     return near if mask is None else near & mask
+
+
+@lru_cache(maxsize=4)
+def _near(
+    rows: int, keys: int, left: int | None, right: int | None
+) -> Bool[np.ndarray, "1 rows keys"]:
+    """Tell which rows see which keys, both counted from a block's first: often the same."""
+    near = in_window(np.arange(rows)[:, None], np.arange(keys), left, right)[None]
+    near.flags.writeable = False
+    return near

@@ -44,6 +44,12 @@ def spread(work: Callable[[T], R], units: Iterable[T], scores: int) -> list[R]:
         return [done.result() for done in waited]
 
 
+def shares(units: int) -> int:
+    """Tell in how many parts to cut each of some units, so that no core waits for long."""
+    cores = 1 if _pools() is None else _cores()
+    return 1 if cores == 1 or units >= 4 * cores else -(-4 * cores // max(units, 1))
+
+
 def _cores() -> int:
     count = getattr(os, "sched_getaffinity", None)
     return len(count(0)) if count else os.cpu_count() or 1

@@ -50,12 +50,13 @@ def peak(run: Callable[[], object]) -> int:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a block hold a few scores, so that small problems have many."""
-    modules: tuple[ModuleType, ...] = (numpy_attention, gradients, lattice)
+    modules: tuple[ModuleType, ...] = (numpy_attention, lattice)
     for module in modules:
         monkeypatch.setattr(module, "ELEMENTS", 40)
-    for module in (blocks, numpy_attention):
-        monkeypatch.setattr(module, "ROWS", 3)
-    monkeypatch.setattr(mild, "KEYS", 4)
+    for module in (blocks, numpy_attention, gradients):
+        monkeypatch.setattr(module, "ROWS", 6)
+    for module in (mild, gradients):
+        monkeypatch.setattr(module, "KEYS", 4)
     monkeypatch.setattr(short, "MOST", 0)
 
 
@@ -166,20 +167,27 @@ def test_a_broadcast_bias_has_no_dense_gradient() -> None:
     assert held < 2048 * 2048 * 4
 
 
-def test_blocks_are_pure(small_blocks: None) -> None:
-    """A block's gradients do not depend on which blocks ran before it."""
+def test_tiles_are_pure(small_blocks: None) -> None:
+    """A tile's gradients do not depend on which tiles ran before it."""
     problem = attention(9, 9, causal=True)
     head = next(_heads(problem))
     out, lse = backend.forward(problem)
     given = gradients.Given(out[0], np.asarray(lse)[0], out[0], None)
-    cut = list(blocks.blocks(head, 40))
+    k, v = gradients.ended(head.k, 1), gradients.ended(head.values.v, 1)
+    rooms = gradients.Rooms.of(head)
+    cut = [
+        (gradients.Strip.of(head, strip, given.at(slice(None), strip.rows), mild=True), tile)
+        for strip in blocks.strips(head, gradients.ROWS)
+        for tile in strip.tiles(gradients.KEYS)
+    ]
+    assert len(cut) > 4
 
-    def one(block: blocks.Block) -> np.ndarray:
-        rows = given.at(slice(None), block.rows)
-        return gradients.block_gradients(head, head.k, block, rows).q
+    def one(strip: gradients.Strip, tile: blocks.Block) -> np.ndarray:
+        at = tile.keys
+        return gradients.weigh_tile(head, tile, strip, k[at], v[at], rooms).dA.copy()
 
-    forwards = [one(block) for block in cut]
-    backwards = [one(block) for block in reversed(cut)][::-1]
+    forwards = [one(*at) for at in cut]
+    backwards = [one(*at) for at in reversed(cut)][::-1]
     for a, b in zip(forwards, backwards, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -269,7 +277,7 @@ def test_heads_are_spread_over_threads(two_threads: list[str]) -> None:
         warnings.simplefilter("error")
         got = backend.forward(problem)
     assert all(name.startswith("attnref-numpy") for name in two_threads)
-    assert len(two_threads) == 2
+    assert len(two_threads) == 8  # each head in four parts, so that no core waits for long
     assert before == [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
     p = problem
     want = attnref.attention(p.q, p.k, p.v, bias=p.bias, backend="reference")
@@ -355,6 +363,22 @@ def test_gradients_are_the_same_bits_on_any_number_of_threads(
     monkeypatch.setattr(threads, "_cores", lambda: 3)
     for x, y in zip(alone, both_ways(problem), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+def test_one_head_in_parts_gives_the_same_bits_on_any_number_of_threads(
+    small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into how many parts it is cut depends on the problem, and parts are added in their order."""
+    q, k = (random(1, heads, 50, 8).astype(np.float32) for heads in (2, 1))
+    problem = normalize.attention(q, k, k, causal=True, with_lse=True)
+    whole = both_ways(problem)
+    monkeypatch.setattr(gradients, "WORTH", 100)
+    alone = both_ways(problem)
+    monkeypatch.setattr(threads, "WORTH", 1)
+    monkeypatch.setattr(threads, "_cores", lambda: 3)
+    for x, y, z in zip(alone, both_ways(problem), whole, strict=True):
+        np.testing.assert_array_equal(x, y)
+        np.testing.assert_allclose(x, z, rtol=1e-4, atol=1e-5)
 
 
 def test_windows_of_mild_and_of_wild_scores_agree_with_the_specification() -> None:
