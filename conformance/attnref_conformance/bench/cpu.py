@@ -121,6 +121,9 @@ def _jax(w: AnyWorkload) -> Passes | Absent:
         return Absent("has no attention inside windows")
     if w.softcap is not None or (w.causal and w.queries != w.keys):
         return Absent("no soft cap, and causal only where queries and keys are as many")
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # else it runs on the GPU of a machine that has one
     from attnref_conformance.bench.jax_path import prepare
 
     return prepare(w)
