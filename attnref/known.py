@@ -21,6 +21,8 @@ from attnref.problem import Problem, split_qkv
 MOST = 4096
 """Forms that are kept; a program whose shapes never come again must not fill the memory."""
 
+_Setter = Callable[[Problem, Any], None]
+
 _PLAIN = (type(None), bool, int, float, str)
 
 
@@ -30,18 +32,18 @@ class _Known:
 
     Attributes:
         kind: Of its problem.
-        plain: Fields that are the same in every such call.
-        positional: Fields that are arrays, and which arguments they are.
-        named: Fields that are arrays and options of the same name.
+        plain: Setters of fields that are the same in every such call, and what they are.
+        positional: Setters of fields that are arrays, and which arguments they are.
+        named: Setters of fields that are arrays and options of the same name.
         packed: Whether q, k and v are views of a projection that is among these.
         chosen: What runs it, outside of a `trace`.
         registered: The backends that there were to choose from.
     """
 
     kind: type[Problem]
-    plain: tuple[tuple[str, Any], ...]
-    positional: tuple[tuple[str, int], ...]
-    named: tuple[str, ...]
+    plain: tuple[tuple[_Setter, Any], ...]
+    positional: tuple[tuple[_Setter, int], ...]
+    named: tuple[tuple[_Setter, str], ...]
     packed: bool
     chosen: Chosen
     registered: Mapping[str, Any]
@@ -54,16 +56,16 @@ class _Known:
 
     def problem(self, given: Sequence[Any], options: Mapping[str, Any]) -> Problem:
         """Put the arrays of a call into its description."""
-        problem, put = object.__new__(self.kind), object.__setattr__
-        for name, value in self.plain:
-            put(problem, name, value)
-        for name, at in self.positional:
-            put(problem, name, given[at])
-        for name in self.named:
-            put(problem, name, options[name])
+        problem = object.__new__(self.kind)
+        for put, value in self.plain:
+            put(problem, value)
+        for put, at in self.positional:
+            put(problem, given[at])
+        for put, name in self.named:
+            put(problem, options[name])
         if self.packed:
             for name, x in split_qkv(problem.qkv).items():  # type: ignore[attr-defined]
-                put(problem, name, x)
+                object.__setattr__(problem, name, x)
         return problem
 
 
@@ -143,16 +145,19 @@ def _keep(
 ) -> None:
     """Keep a call, unless its problem holds arrays that its arguments do not name."""
     names = _parameters(describe)[: len(given)]
-    plain, positional, named = [], [], []
+    plain: list[tuple[_Setter, Any]] = []
+    positional: list[tuple[_Setter, int]] = []
+    named: list[tuple[_Setter, str]] = []
     packed = getattr(problem, "qkv", None) is not None
     for field in fields(problem):
         name, value = field.name, getattr(problem, field.name)
+        put = getattr(type(problem), name).__set__  # a slot's own, past what keeps it frozen
         if arrays.library(value) is None:
-            plain.append((name, value))
+            plain.append((put, value))
         elif name in names and given[names.index(name)] is value:
-            positional.append((name, names.index(name)))
+            positional.append((put, names.index(name)))
         elif options.get(name) is value:
-            named.append(name)
+            named.append((put, name))
         elif not (packed and name in ("q", "k", "v")):
             return
     if len(_known) >= MOST:
