@@ -74,18 +74,22 @@ def missing() -> str | None:
 
 def reasons(problem: AttentionProblem | VarlenProblem, chip: Chip) -> list[Reason]:
     """Say why a call does not take the path; empty if it does."""
-    if chip.capability != 9:
-        return [Reason("capability", f"the chip has capability {chip.capability}, not 9.0")]
-    if interpreted():
-        return [Reason("interpreter", "Triton's interpreter does not run Gluon")]
-    lacking = missing()
-    if lacking is not None:
-        return [Reason("gluon", lacking)]
+    if against := _about_machine(chip):
+        return against
     if capturing():
         return [Reason("capture", "a graph is being captured, and no call like it ran before")]
     if isinstance(problem, VarlenProblem):
         return [Reason("packed", "sequences are packed")]
     return [*_about_options(problem), *_about_sizes(problem), *_about_strides(problem)]
+
+
+def _about_machine(chip: Chip) -> list[Reason]:
+    if chip.capability != 9:
+        return [Reason("capability", f"the chip has capability {chip.capability}, not 9.0")]
+    if interpreted():
+        return [Reason("interpreter", "Triton's interpreter does not run Gluon")]
+    lacking = missing()
+    return [] if lacking is None else [Reason("gluon", lacking)]
 
 
 def _about_options(p: AttentionProblem) -> Iterator[Reason]:
@@ -102,11 +106,38 @@ def _about_options(p: AttentionProblem) -> Iterator[Reason]:
         yield Reason("scale", f"a scale of {p.scale} does not keep the order of scores")
 
 
+def _about_options_backward(p: AttentionProblem) -> Iterator[Reason]:
+    arrays = {"bias": p.bias, "mask": p.mask, "sinks": p.sinks}
+    arrays |= {"q_lens": p.q_lens, "kv_lens": p.kv_lens, "softcap": p.softcap}
+    for name, x in arrays.items():
+        if x is not None:
+            yield Reason("feature", f"there is a {name}", name)
+    if not isinstance(p.q_offset, int | str):
+        yield Reason("feature", "each entry has its own q_offset", "q_offset")
+    if p.dtype not in ("float16", "bfloat16"):
+        yield Reason("dtype", f"{p.dtype} is no half precision", "q")
+    if p.scale <= TINY:
+        yield Reason("scale", f"a scale of {p.scale} does not keep the order of scores")
+
+
 def _about_sizes(p: AttentionProblem) -> Iterator[Reason]:
-    B, Hq, Hkv, Sq, Sk, D, Dv = p.sizes
+    D, Dv = p.sizes.D, p.sizes.Dv
     if Dv != D or D not in DENSE:
         sizes = " or ".join(map(str, DENSE))
         yield Reason("head-size", f"D = {D} and Dv = {Dv} are not both {sizes}", "q")
+    yield from _about_tokens(p)
+
+
+def _about_sizes_backward(p: AttentionProblem) -> Iterator[Reason]:
+    D, Dv = p.sizes.D, p.sizes.Dv
+    if Dv != D or D not in DENSE_BACKWARD:
+        sizes = " or ".join(map(str, DENSE_BACKWARD))
+        yield Reason("head-size", f"D = {D} and Dv = {Dv} are not both {sizes}", "q")
+    yield from _about_tokens(p)
+
+
+def _about_tokens(p: AttentionProblem) -> Iterator[Reason]:
+    B, Hq, Hkv, Sq, Sk, _, _ = p.sizes
     if 0 in (B, Hq, Sq, Sk):
         yield Reason("empty", "an axis is empty")
     elif Sq * (Hq // Hkv) <= FEW:
@@ -122,11 +153,17 @@ def _about_strides(p: AttentionProblem) -> Iterator[Reason]:
 
 
 def reasons_backward(problem: AttentionProblem | VarlenProblem, chip: Chip) -> list[Reason]:
-    """Say why a call does not take the path backward: as forward, and where bits must repeat.
+    """Say why a call does not take the path backward.
 
-    There is no schedule backward that could not be copied into a graph.
+    There is no schedule backward that could not be copied into a graph, but bits that must
+    repeat do not.
     """
-    against = [why for why in reasons(problem, chip) if why.code != "capture"]
+    if against := _about_machine(chip):
+        return against
+    if isinstance(problem, VarlenProblem):
+        return [Reason("packed", "sequences are packed")]
+    against = [*_about_options_backward(problem), *_about_sizes_backward(problem)]
+    against += _about_strides(problem)
     if torch.are_deterministic_algorithms_enabled():
         said = "torch.use_deterministic_algorithms is on, and dq is added up in no fixed order"
         against.append(Reason("deterministic", said))
