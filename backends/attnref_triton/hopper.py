@@ -18,7 +18,7 @@ import triton
 from attnref.backend import Reason
 from attnref.problem import AttentionProblem, VarlenProblem
 from attnref_triton.backend import interpreted
-from attnref_triton.call import TINY, Call, in_eights
+from attnref_triton.call import MILD, TINY, Call, in_eights
 from attnref_triton.launch import Launch, enter
 from attnref_triton.layout import EIGHT
 from attnref_triton.tables import DENSE, DENSE_BACKWARD, FEW, BackwardForm, Chip, Form
@@ -93,8 +93,7 @@ def _about_machine(chip: Chip) -> list[Reason]:
 
 
 def _about_options(p: AttentionProblem) -> Iterator[Reason]:
-    arrays = {"bias": p.bias, "mask": p.mask, "sinks": p.sinks}
-    arrays |= {"q_lens": p.q_lens, "kv_lens": p.kv_lens, "softcap": p.softcap}
+    arrays = {"bias": p.bias, "mask": p.mask, "q_lens": p.q_lens, "kv_lens": p.kv_lens}
     for name, x in arrays.items():
         if x is not None:
             yield Reason("feature", f"there is a {name}", name)
@@ -102,7 +101,9 @@ def _about_options(p: AttentionProblem) -> Iterator[Reason]:
         yield Reason("feature", "each entry has its own q_offset", "q_offset")
     if p.dtype not in ("float16", "bfloat16"):
         yield Reason("dtype", f"{p.dtype} is no half precision", "q")
-    if p.scale <= TINY:
+    if p.softcap is not None and p.softcap > MILD:
+        yield Reason("softcap", f"a softcap of {p.softcap} is above {MILD}", "softcap", MILD)
+    if p.softcap is None and p.scale <= TINY:
         yield Reason("scale", f"a scale of {p.scale} does not keep the order of scores")
 
 
@@ -201,6 +202,7 @@ def launch_of(
     from attnref_triton.hopper_forward import LOG2E, attend_kernel
 
     (Hq, _), (Sq, Sk), form = call.heads, call.tokens, form or form_of(call)
+    cap = call.softcap
     shape = (Sq, Sk, *bounds(call), Hq)
     low = shape[2]
     tiles = -(-Sq // (form.consumers * ROWS))
@@ -220,9 +222,12 @@ def launch_of(
         "v": described(call.v, form.keys),
         "out": described(out, ROWS),
         "lse": lse,
+        "sinks": call.sinks,
         "turns": turns,
         "table": table,
-        "exponent": call.scale * LOG2E,
+        "exponent": (call.scale if cap is None else 2 * cap) * LOG2E,
+        "bend": None if cap is None else 2 * call.scale * LOG2E / cap,
+        "origin": cap,
         "CONSUMERS": form.consumers,
         "BLOCK_N": form.keys,
         "STAGES": form.stages,

@@ -53,6 +53,7 @@ LOG2E = 1.4426950408889634
 """Turns powers of e into powers of two."""
 
 LN2 = gl.constexpr(0.6931471805599453)
+INV_LN2 = gl.constexpr(LOG2E)
 INF = gl.constexpr(float("inf"))
 ROWS = gl.constexpr(64)
 TURN = gl.constexpr(4)
@@ -61,14 +62,16 @@ HEAD = gl.constexpr(8)
 
 @gluon.jit
 def attend_kernel(
-    q, k, v, out, lse, turns, table, exponent,
+    q, k, v, out, lse, sinks, turns, table, exponent, bend, origin,
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     LEFT: gl.constexpr, OVERLAP: gl.constexpr,
 ):  # fmt: skip
     """Attend; a program takes its turns, see the top of this file.
 
-    `q`, `k`, `v` and `out` are descriptors of `(B, H, S, D)`, `lse` is `(B, H, Sq)` without
-    gaps, and `exponent` is the scale times `LOG2E`.
+    `q`, `k`, `v` and `out` are descriptors of `(B, H, S, D)`, and `lse` is `(B, H, Sq)` without
+    gaps. A natural score is `origin + unit * s` (`tiles.units`), and `exponent` is that unit
+    times `LOG2E`; `bend` is what a capped score's product is multiplied by. What a call
+    does not have is `None`, and no code comes of it.
     """
     q_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, D], q.layout)
     o_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, D], q.layout)
@@ -95,20 +98,23 @@ def attend_kernel(
         gl.warp_specialize(
             [
                 (consume, (
-                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 0,
+                    out, lse, sinks, turns, table, exponent, bend, origin,
+                    q_s, o_s, k_s, v_s, q_full, q_free, k_full, k_free,
+                    v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 0,
                 )),
                 (consume, (
-                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 1,
+                    out, lse, sinks, turns, table, exponent, bend, origin,
+                    q_s, o_s, k_s, v_s, q_full, q_free, k_full, k_free,
+                    v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 1,
                 )),
                 (produce, (
                     q, k, v, turns, table, q_s, k_s, v_s, q_full, q_free, k_full, k_free,
                     v_full, v_free, 3, BLOCK_N, STAGES,
                 )),
                 (consume, (
-                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 2,
+                    out, lse, sinks, turns, table, exponent, bend, origin,
+                    q_s, o_s, k_s, v_s, q_full, q_free, k_full, k_free,
+                    v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 2,
                 )),
             ],
             [4, 1, 4], [160, 24, 160],
@@ -117,12 +123,14 @@ def attend_kernel(
         gl.warp_specialize(
             [
                 (consume, (
-                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES, D, LEFT, OVERLAP, 0,
+                    out, lse, sinks, turns, table, exponent, bend, origin,
+                    q_s, o_s, k_s, v_s, q_full, q_free, k_full, k_free,
+                    v_full, v_free, 2, BLOCK_N, STAGES, D, LEFT, OVERLAP, 0,
                 )),
                 (consume, (
-                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES, D, LEFT, OVERLAP, 1,
+                    out, lse, sinks, turns, table, exponent, bend, origin,
+                    q_s, o_s, k_s, v_s, q_full, q_free, k_full, k_free,
+                    v_full, v_free, 2, BLOCK_N, STAGES, D, LEFT, OVERLAP, 1,
                 )),
                 (produce, (
                     q, k, v, turns, table, q_s, k_s, v_s, q_full, q_free, k_full, k_free,
@@ -179,8 +187,8 @@ def produce(
 
 @gluon.jit
 def consume(
-    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-    k_full, k_free, v_full, v_free,
+    out, lse, sinks, turns, table, exponent, bend, origin,
+    q_s, o_s, k_s, v_s, q_full, q_free, k_full, k_free, v_full, v_free,
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     LEFT: gl.constexpr, OVERLAP: gl.constexpr, ME: gl.constexpr,
 ):  # fmt: skip
@@ -215,21 +223,21 @@ def consume(
             if end > begin:
                 m, l, acc, p = first_tile(
                     begin, end, m, l, acc, row, q_tile, k_s, k_full, k_free, c,
-                    exponent, BLOCK_N, STAGES, D, LEFT, ME,
+                    exponent, bend, BLOCK_N, STAGES, D, LEFT, ME,
                 )  # fmt: skip
                 if LEFT:
                     m, l, acc, p = overlapped(
                         begin + 1, a, end, m, l, acc, p, row, q_tile, k_s, v_s, k_full, k_free,
-                        v_full, v_free, c, exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
+                        v_full, v_free, c, exponent, bend, BLOCK_N, STAGES, D, LEFT, ME, True,
                     )  # fmt: skip
                 a = gl.maximum(a, begin + 1)
                 m, l, acc, p = overlapped(
                     a, z, end, m, l, acc, p, row, q_tile, k_s, v_s, k_full, k_free,
-                    v_full, v_free, c, exponent, BLOCK_N, STAGES, D, LEFT, ME, False,
+                    v_full, v_free, c, exponent, bend, BLOCK_N, STAGES, D, LEFT, ME, False,
                 )  # fmt: skip
                 m, l, acc, p = overlapped(
                     gl.maximum(a, z), end, end, m, l, acc, p, row, q_tile, k_s, v_s, k_full,
-                    k_free, v_full, v_free, c, exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
+                    k_free, v_full, v_free, c, exponent, bend, BLOCK_N, STAGES, D, LEFT, ME, True,
                 )  # fmt: skip
                 s = (c + end - 1) % STAGES
                 mbarrier.wait(v_full.index(s), ((c + end - 1) // STAGES) & 1)
@@ -241,15 +249,15 @@ def consume(
             if LEFT:
                 m, l, acc = in_turn(
                     begin, a, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c,
-                    exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
+                    exponent, bend, BLOCK_N, STAGES, D, LEFT, ME, True,
                 )  # fmt: skip
             m, l, acc = in_turn(
                 a, z, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c,
-                exponent, BLOCK_N, STAGES, D, LEFT, ME, False,
+                exponent, bend, BLOCK_N, STAGES, D, LEFT, ME, False,
             )  # fmt: skip
             m, l, acc = in_turn(
                 z, end, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c,
-                exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
+                exponent, bend, BLOCK_N, STAGES, D, LEFT, ME, True,
             )  # fmt: skip
         b = gl.load(here + 1)
         h = gl.load(here + 2)
@@ -263,10 +271,8 @@ def consume(
             turn += 1
 
         l = gl.convert_layout(gl.sum(l, 1), line, assert_trivial=True)
-        live = l != 0.0
-        l = gl.where(live, l, 1.0)
-        e = gl.where(live, (m * exponent + gl.log2(l)) * LN2, -INF)
-        weight = gl.convert_layout(gl.where(live, 1.0 / l, 0.0), out_line, assert_trivial=True)
+        e, weight = finish(m, l, exponent, origin, sinks, h)
+        weight = gl.convert_layout(weight, out_line, assert_trivial=True)
         tma.store_wait(0)
         gl.thread_barrier()
         weight = gl.expand_dims(weight, 1)
@@ -295,7 +301,7 @@ def span(table, tile, CONSUMERS: gl.constexpr, ME: gl.constexpr):
 @gluon.jit
 def in_turn(
     t0, t1, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c, exponent,
-    BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
+    bend, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
     ME: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
     """Take visits one after the other: product, softmax, product."""
@@ -307,6 +313,7 @@ def in_turn(
         s = scores(q_tile, k_s.index(slot), BLOCK_N, D)
         s = warpgroup_mma_wait(0, deps=(s,))
         mbarrier.arrive(k_free.index(slot))
+        s = capped(s, bend)
         if RAGGED:
             s = hide(s, row, t * BLOCK_N, LEFT, ME)
         p, m, l, alpha = softmax(s, m, l, exponent, RAGGED)
@@ -321,7 +328,7 @@ def in_turn(
 
 @gluon.jit
 def first_tile(
-    t, end, m, l, acc, row, q_tile, k_s, k_full, k_free, c, exponent,
+    t, end, m, l, acc, row, q_tile, k_s, k_full, k_free, c, exponent, bend,
     BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
     ME: gl.constexpr,
 ):  # fmt: skip
@@ -332,6 +339,7 @@ def first_tile(
     s = scores(q_tile, k_s.index(slot), BLOCK_N, D)
     s = warpgroup_mma_wait(0, deps=(s,))
     mbarrier.arrive(k_free.index(slot))
+    s = capped(s, bend)
     s = hide(s, row, t * BLOCK_N, LEFT, ME)
     p, m, l, _ = softmax(s, m, l, exponent, True)
     after = c + t + 1
@@ -342,7 +350,7 @@ def first_tile(
 @gluon.jit
 def overlapped(
     t0, t1, end, m, l, acc, p, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c, exponent,
-    BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
+    bend, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
     ME: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
     """Take visits so that the product of one's weights runs while the next's are worked out.
@@ -360,6 +368,7 @@ def overlapped(
         acc = warpgroup_mma(p, v_tile, acc, is_async=True)
         s = warpgroup_mma_wait(1, deps=(s,))
         mbarrier.arrive(k_free.index(slot))
+        s = capped(s, bend)
         if RAGGED:
             s = hide(s, row, t * BLOCK_N, LEFT, ME)
         w, m, l, alpha = softmax(s, m, l, exponent, RAGGED)
@@ -379,6 +388,45 @@ def scores(q_tile, k_room, BLOCK_N: gl.constexpr, D: gl.constexpr):
     nothing = gl.zeros([ROWS, BLOCK_N], gl.float32, s_l)
     k_tile = k_room._reinterpret(q_tile.dtype, [BLOCK_N, D], q_tile.layout)
     return warpgroup_mma(q_tile, k_tile.permute((1, 0)), nothing, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def capped(s, bend):
+    """Bend products by a soft cap, if there is one, to what rises as the capped scores do (B2).
+
+    As in `tiles.score`: `-1 / (e^{2x} + 1)`; here the reciprocal is the hardware's own.
+    """
+    if bend is not None:
+        grown = gl.exp2(s * bend) + 1.0
+        s = -gl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [grown], gl.float32, True, 1
+        )
+    return s
+
+
+@gluon.jit
+def finish(m, l, exponent, origin, sinks, h):
+    """Return rows' `lse`, and what their weighted values are multiplied by (C5, D4)."""
+    if sinks is None:
+        live = l != 0.0
+        l = gl.where(live, l, 1.0)
+        e = (m * exponent + gl.log2(l)) * LN2
+        if origin is not None:
+            e += origin
+        share = 1.0
+    else:
+        m = m * (exponent * LN2)
+        if origin is not None:
+            m += origin
+        sink = gl.load(sinks + h).to(gl.float32)
+        top = gl.maximum(m, sink)
+        level = gl.where(top == -INF, 0.0, top)
+        share = gl.exp2((m - level) * INV_LN2)
+        l = l * share + gl.exp2((sink - level) * INV_LN2)
+        live = l != 0.0
+        l = gl.where(live, l, 1.0)
+        e = top + gl.log2(l) * LN2
+    return gl.where(live, e, -INF), gl.where(live, share / l, 0.0)
 
 
 @gluon.jit

@@ -22,11 +22,26 @@ CHIP = Chip(capability=9, processors=132, shared=232448)
 SPILLS = {(64, False): 0, (64, True): 0, (128, False): 24, (128, True): 80}
 """Bytes that a thread may spill, by columns and by whether there is a bound on the left."""
 
+MORE = 48
+"""Bytes that it may spill beyond that for a soft cap."""
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "right": {},
+    "float16": {"dtype": torch.float16},
+    "left": {"window": (1024, 0)},
+    "float16, left": {"dtype": torch.float16, "window": (1024, 0)},
+    "capped": {"softcap": 30.0},
+    "sinks": {"sinks": torch.empty(4)},
+    "capped, left, sinks": {"softcap": 30.0, "window": (1024, 0), "sinks": torch.empty(4)},
+}
+
 
 def launch(D: int, form: Form | None = None, **options: Any) -> Launch:
-    q = torch.empty(1, 4, 2048, D, dtype=options.pop("dtype", torch.bfloat16))
+    given = dict(options)
+    q = torch.empty(1, 4, 2048, D, dtype=given.pop("dtype", torch.bfloat16))
     k = q[:, :2]
-    call = call_of(normalize.attention(q, k, k, **options))
+    call = call_of(normalize.attention(q, k, k, **given))
     return hopper.launch_of(call, torch.empty_like(q), torch.empty(1, 4, 2048), CHIP, form)
 
 
@@ -91,32 +106,31 @@ def test_a_write_under_way_is_found() -> None:
     assert 1 == len(written_under_way([product, "LDS.128 R150, [R3] ;", wait]))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
-@pytest.mark.parametrize("options", [{}, {"window": (1024, 0)}], ids=["right", "left"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("D", DENSE)
-def test_nothing_is_serialised_and_no_whole_tile_spills(
-    D: int, options: dict[str, Any], dtype: torch.dtype
-) -> None:
+def test_nothing_is_serialised_and_no_whole_tile_spills(D: int, options: dict[str, Any]) -> None:
     """Every form of the table: no wait that the source does not have, and no memory in the loop.
 
-    What a form does spill, it spills outside of the loop over whole tiles.
+    What a form does spill, it spills outside of the loop over whole tiles; with 128 columns and
+    a soft cap, that loop reads up to four numbers.
     """
-    ready = launch(D, dtype=dtype, **options)
+    ready = launch(D, **options)
     compiled = compiling.compiled_for(ready, 90)
     assert [] == compiling.warnings_of(compiled)
     used = compiling.resources(ready, 90)
     print(D, options, used)
-    assert used.spilled <= SPILLS[D, "window" in options]
+    more = MORE * (D == 128 and "softcap" in options)
+    assert used.spilled <= SPILLS[D, "window" in options] + more
     assert used.shared <= CHIP.shared
     instructions = compiling.instructions(compiled)
     assert any(map(FACTOR.search, instructions))
     assert [] == written_under_way(instructions)
-    found = loops(instructions)
+    found = [loop for loop in loops(instructions) if any("MUFU.EX2" in line for line in loop)]
     consumers = DENSE[D].consumers
     assert len(found) >= 2 * consumers  # whole tiles and ragged ones
     for loop in found[:consumers]:
-        assert [] == [line for line in loop if re.search(r"\b(LDL|STL)", line)]
-        assert any("MUFU.EX2" in line for line in loop)
+        assert [] == [line for line in loop if "STL" in line]
+        assert len([line for line in loop if "LDL" in line]) <= (4 if more else 0)
 
 
 def test_an_overlapping_form_takes_powers_while_a_product_runs() -> None:
@@ -194,8 +208,7 @@ def problem(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"softcap": 30.0}, "there is a softcap"),
-        ({"sinks": torch.zeros(2)}, "there is a sinks"),
+        ({"softcap": 257.0}, "a softcap of 257.0 is above 256.0"),
         ({"mask": torch.ones(256, 256, dtype=torch.bool)}, "there is a mask"),
         ({"kv_lens": torch.tensor([3])}, "there is a kv_lens"),
         ({"q": torch.zeros(1, 2, 8, 64, dtype=torch.bfloat16)}, f"{FEW} rows or fewer"),
@@ -204,7 +217,7 @@ def problem(**changes: Any) -> Any:
         ({"v": torch.zeros(1, 2, 256, 32, dtype=torch.bfloat16)}, "Dv = 32"),
         ({n: torch.zeros(1, 2, 256, 64) for n in "qkv"}, "float32 is no half precision"),
     ],
-    ids=["cap", "sinks", "mask", "lengths", "few", "broadcast", "scale", "columns", "float32"],
+    ids=["cap", "mask", "lengths", "few", "broadcast", "scale", "columns", "float32"],
 )
 def test_what_the_path_does_not_take_is_told(changes: dict[str, Any], said: str) -> None:
     assert [] == hopper.reasons(problem(), CHIP)
@@ -238,7 +251,7 @@ def test_a_release_of_triton_that_is_not_known_is_told(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("capability", "backend", "said"),
     [
-        (9, TritonBackend(), "Hopper path: there is a softcap; the portable kernel runs"),
+        (9, TritonBackend(), "Hopper path: there is a mask; the portable kernel runs"),
         (9, TritonBackend(hopper=False), None),
         (8, TritonBackend(), None),
     ],
@@ -251,7 +264,8 @@ def test_an_explanation_says_why_the_portable_kernel_runs(
     monkeypatch.setattr(TritonBackend, "available", lambda _: [])
     monkeypatch.setattr(sys.modules[TritonBackend.__module__], "_about_device", lambda _: [])
     q = torch.zeros(1, 2, 256, 64, dtype=torch.bfloat16)
-    told = attnref.explain(attnref.attention, q, q, q, softcap=30.0, backend=backend)
+    mask = torch.ones(256, 256, dtype=torch.bool)
+    told = attnref.explain(attnref.attention, q, q, q, mask=mask, backend=backend)
     assert "triton" == told.runs
     assert [said] * (said is not None) == [str(r) for r in told.remarks.get("triton", ())]
     told = attnref.explain(attnref.attention, q, q, q, backend=backend)

@@ -181,6 +181,24 @@ def test_recipes_do_not_fill_a_device(told: Told, monkeypatch: pytest.MonkeyPatc
     assert (2, 1) == (len(told), len(replay._recipes))
 
 
+def test_the_oldest_recipe_goes_that_holds_nothing(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a captured graph may still read from stays."""
+    monkeypatch.setattr(replay, "MOST", 2)
+    attention_call(0, 64, hopper=True)
+    attention_call(0, 64, hopper=False)
+    held, old = replay._recipes
+    attention_call(0, 32, hopper=False)
+    assert (3, 2) == (len(told), len(replay._recipes))
+    assert held in replay._recipes
+    assert old not in replay._recipes
+    attention_call(0, 128, hopper=True)
+    attention_call(0, 128, hopper=False)
+    assert 2 == len(replay._recipes)
+    assert all(recipe.held for recipe in replay._recipes.values())
+
+
 def test_the_two_kernels_do_not_share_a_recipe(told: Told) -> None:
     """What a call comes to depends on whether it may take the path."""
     attention_call(0, 64, hopper=True)
