@@ -9,7 +9,7 @@ import triton
 
 from attnref.problem import AttentionGradients, AttentionProblem, Result, VarlenProblem
 from attnref_triton import hopper, replay
-from attnref_triton.arguments import common, rows_like, table, tokens
+from attnref_triton.arguments import common, of_sinks, rows_like, table, tokens
 from attnref_triton.backward import keys_kernel, queries_kernel
 from attnref_triton.call import Call, broadcast, call_of, in_eights
 from attnref_triton.chips import chip_of
@@ -122,10 +122,10 @@ def backward(
     dq, dk, dv = (room_for(x) for x in due)
     out, dout = columns_in_eights(result.out), columns_in_eights(dout)
     if path and not hopper.reasons_backward(problem, chip_of(problem.q.device)):
-        for launch in hopper.backward_launches(call, out, lse, dout, dlse, (dq, dk, dv)):
+        for launch in hopper.backward_launches(call, out, lse, dout, dlse, (dq, dk, dv), dsinks):
             launch.run()
         dq, dk, dv = map(settle, due, (dq, dk, dv))
-        return AttentionGradients(dq, dk, dv, None, None)
+        return AttentionGradients(dq, dk, dv, None, dsinks)
     made = Made(dq, dk, dv, dbias, dsinks, rows_like(call))
     if call.has_dense_bias and dbias is not None and not call.is_full:
         dbias.zero_()  # no tile is visited where nobody sees anybody
@@ -173,19 +173,7 @@ def backward_launches(
     }
     yield Launch(keys_kernel, (tiles * Hkv * call.batch,), arguments, cut.warps, cut.stages)
     if dsinks is not None:
-        arguments = {
-            "lse": lse,
-            "delta": delta,
-            "sinks": call.sinks,
-            "dsinks": dsinks,
-            "row_strides": (call.row_strides(lse), call.row_strides(delta)),
-            "q_side": call.sides[0],
-            "n": call.entries,
-            "batches": call.batch,
-            "Sq": Sq,
-            "BLOCK": 1024,
-        }
-        yield Launch(sinks_kernel, (Hq,), arguments)
+        yield Launch(sinks_kernel, (Hq,), of_sinks(call, lse, delta, dsinks))
 
 
 def _bias_gradient(

@@ -17,11 +17,22 @@ import triton
 
 from attnref.backend import Reason
 from attnref.problem import AttentionProblem, VarlenProblem
+from attnref_triton.arguments import of_sinks
 from attnref_triton.backend import interpreted
 from attnref_triton.call import MILD, TINY, Call, in_eights
 from attnref_triton.launch import Launch, enter
 from attnref_triton.layout import EIGHT
-from attnref_triton.tables import DENSE, DENSE_BACKWARD, FEW, BackwardForm, Chip, Form
+from attnref_triton.plan import block
+from attnref_triton.sums import sinks_kernel
+from attnref_triton.tables import (
+    CAPPED_BACKWARD,
+    DENSE,
+    DENSE_BACKWARD,
+    FEW,
+    BackwardForm,
+    Chip,
+    Form,
+)
 
 KEYS = 128
 """Keys of a program of the backward kernel."""
@@ -50,6 +61,9 @@ Where there are more, programs have so many that taking turns is as fair.
 
 MOST = 2**20
 """Tiles of queries whose turns are still written down."""
+
+FLAT = 1e-3
+"""The smallest soft cap beneath which the power of a hidden score is sure to vanish."""
 
 KNOWN = ("3.6",)
 """Releases of Triton that the path ran with; to others Gluon, an experiment, may mean less."""
@@ -108,13 +122,12 @@ def _about_options(p: AttentionProblem) -> Iterator[Reason]:
 
 
 def _about_options_backward(p: AttentionProblem) -> Iterator[Reason]:
-    arrays = {"bias": p.bias, "mask": p.mask, "sinks": p.sinks}
-    arrays |= {"q_lens": p.q_lens, "kv_lens": p.kv_lens, "softcap": p.softcap}
-    for name, x in arrays.items():
+    for name, x in {"bias": p.bias, "mask": p.mask}.items():
         if x is not None:
             yield Reason("feature", f"there is a {name}", name)
-    if not isinstance(p.q_offset, int | str):
-        yield Reason("feature", "each entry has its own q_offset", "q_offset")
+    if p.softcap is not None and not FLAT <= p.softcap <= MILD:
+        said = f"a soft cap of {p.softcap} is not between {FLAT} and {MILD}"
+        yield Reason("softcap", said, "softcap")
     if p.dtype not in ("float16", "bfloat16"):
         yield Reason("dtype", f"{p.dtype} is no half precision", "q")
     if p.scale <= TINY:
@@ -131,9 +144,10 @@ def _about_sizes(p: AttentionProblem) -> Iterator[Reason]:
 
 def _about_sizes_backward(p: AttentionProblem) -> Iterator[Reason]:
     D, Dv = p.sizes.D, p.sizes.Dv
-    if Dv != D or D not in DENSE_BACKWARD:
-        sizes = " or ".join(map(str, DENSE_BACKWARD))
-        yield Reason("head-size", f"D = {D} and Dv = {Dv} are not both {sizes}", "q")
+    low, high = min(DENSE_BACKWARD) // 2, max(DENSE_BACKWARD)
+    if not low < max(D, Dv) <= high:
+        said = f"the larger of D = {D} and Dv = {Dv} is not from {low + 1} to {high}"
+        yield Reason("head-size", said, "q", high)
     yield from _about_tokens(p)
 
 
@@ -251,47 +265,66 @@ def backward_launches(
     dout: torch.Tensor,
     dlse: torch.Tensor | None,
     gradients: Sequence[torch.Tensor],
+    dsinks: torch.Tensor | None = None,
     form: BackwardForm | None = None,
 ) -> Iterator[Launch]:
     """List the launches of a backward pass that fills in `dq`, `dk` and `dv`."""
     from attnref_triton.hopper_backward import gradients_kernel, rows_kernel, scale_kernel
     from attnref_triton.hopper_forward import LOG2E
 
-    (dq, dk, dv), D = gradients, call.sizes[0]
-    form = form or DENSE_BACKWARD[D]
+    (dq, dk, dv), (D, DV), cap = gradients, call.sizes, call.softcap
+    width = block(call)
+    form = form or (DENSE_BACKWARD if cap is None else CAPPED_BACKWARD)[width]
     (Hq, Hkv), (Sq, Sk), M = call.heads, call.tokens, form.queries
+    q_lens, kv_lens = call.lens
     if any(s == 0 for s in dout.stride()):
         dout = dout.contiguous()
     lines, tiles = call.batch * Hq, -(-Sq // M)
-    rows = call.q.new_empty((2 * lines, tiles * M), dtype=torch.float32)
+    rows = call.q.new_empty((2, call.batch, Hq, tiles * M), dtype=torch.float32)
     sums = call.q.new_empty((lines * tiles * M, D), dtype=torch.float32)
-    cut = {"heads": Hq, "tiles": tiles, "Sq": Sq, "padded": tiles * M, "BLOCK_M": M, "D": D}
+    q_tails = do_tails = None
+    if q_lens is not None:
+        q_tails = call.q.new_empty((call.batch, Hq, M, D))
+        do_tails = call.q.new_empty((call.batch, Hq, M, DV))
+    cut = {"heads": Hq, "tiles": tiles, "Sq": Sq, "padded": tiles * M, "BLOCK_M": M}
+    cut |= {"D": D, "BLOCK_D": width}
     arguments = {
+        "q": call.q,
         "out": out,
         "dout": dout,
         "lse": lse,
         "dlse": dlse,
+        "q_lens": q_lens,
         "rows": rows,
         "sums": sums,
-        "strides": tuple(in_eights(call.strides(x)) for x in (out, dout)),
+        "q_tails": q_tails,
+        "do_tails": do_tails,
+        "strides": tuple(in_eights(call.strides(x)) for x in (out, dout, call.q)),
         "row_strides": tuple(call.row_strides(lse if x is None else x) for x in (lse, dlse)),
+        "origin": cap or 0.0,
         "lines": lines,
+        "DV": DV,
         **cut,
     }
     yield Launch(rows_kernel, (tiles * lines,), arguments, warps=8)
-    first, last = bounds(call)
+    first, last, kind = band_of(call)
     tiles, heads = -(-Sk // KEYS), call.batch * Hkv
     together = max(1, TOGETHER // (Sq * 4 * D * call.q.element_size() * call.group))
     enter(call.q.device)
     arguments = {
-        "q": described(call.q, M),
-        "k": described(call.k, KEYS),
-        "v": described(call.v, KEYS),
-        "dout": described(dout, M),
-        "rows": described_floats(rows, 1, M),
-        "sums": described_floats(sums, M, D),
-        "dk": described(dk, KEYS),
-        "dv": described(dv, KEYS),
+        "q": described(call.q, M, width),
+        "k": described(call.k, KEYS, width),
+        "v": described(call.v, KEYS, width),
+        "dout": described(dout, M, width),
+        "q_tails": None if q_tails is None else described(q_tails, M, width),
+        "do_tails": None if do_tails is None else described(do_tails, M, width),
+        "q_lens": q_lens,
+        "kv_lens": kv_lens,
+        "offsets": call.offset if kind == "array" else None,
+        "rows": described_floats(rows.view(2 * lines, -1), 1, M),
+        "sums": described_floats(sums, M, width),
+        "dk": described(dk, KEYS, width),
+        "dv": described(dv, KEYS, width),
         "first": first or 0,
         "last": last or 0,
         "Sq": Sq,
@@ -301,18 +334,39 @@ def backward_launches(
         "group": call.group,
         "lines": lines,
         "together": min(together, heads),  # times tiles, it is within 32 bits
-        "exponent": call.scale * LOG2E,
+        "bend": 0.0 if cap is None else 2 * call.scale * LOG2E / cap,
+        "exponent": LOG2E * (call.scale if cap is None else -cap),
         "scale": call.scale,
         "BLOCK_M": M,
         "STAGES": form.stages,
-        "D": D,
+        "BLOCK_D": width,
         "LEFT": first is not None,
         "RIGHT": last is not None,
+        "OFFSET": kind,
+        "CAPPED": cap is not None,
     }
     yield Launch(gradients_kernel, (tiles * heads,), arguments, warps=8, registers=form.registers)
     arguments = {"sums": sums, "dq": dq, "strides": in_eights(call.strides(dq))}
     arguments |= {**cut, "scale": call.scale}
     yield Launch(scale_kernel, (lines * -(-Sq // M),), arguments, warps=8)
+    if dsinks is not None:
+        yield Launch(sinks_kernel, (Hq,), of_sinks(call, lse, rows[1], dsinks))
+
+
+def band_of(call: Call) -> tuple[int | None, int | None, str]:
+    """Return `bounds`, and what is added to them on the device: the offset of an entry, or nothing.
+
+    Where it is for the device to say, `(first, last)` are the window's own.
+    """
+    left, right = call.window
+    by_length = call.offset == "end" if isinstance(call.offset, str) else False
+    if (left, right) == (None, None):
+        return None, None, "number"
+    if isinstance(call.offset, torch.Tensor):
+        return None if left is None else -left, right, "array"
+    if by_length and call.lens != (None, None):
+        return None if left is None else -left, right, "end"
+    return *bounds(call), "number"
 
 
 def bounds(call: Call) -> tuple[int | None, int | None]:
@@ -443,16 +497,16 @@ def sent(x: torch.Tensor, device: str) -> torch.Tensor:
     return copied
 
 
-def described(x: torch.Tensor, rows: int) -> Any:
+def described(x: torch.Tensor, rows: int, columns: int | None = None) -> Any:
     """Describe an array of tokens to TMA, which copies so many rows of a head at a time.
 
     A head is an axis of its own, so that what lies past its last token is neither read, but
-    taken as zeros, nor written.
+    taken as zeros, nor written; likewise past its columns, if more are copied.
     """
     from triton.experimental.gluon import language as gl
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-    block = [1, 1, rows, x.shape[-1]]
+    block = [1, 1, rows, columns or x.shape[-1]]
     dtype = gl.bfloat16 if x.dtype is torch.bfloat16 else gl.float16
     layout = gl.NVMMASharedLayout.get_default_for(block, dtype)
     return TensorDescriptor(x, list(x.shape), strides_of(x), block, layout)

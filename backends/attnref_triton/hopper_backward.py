@@ -48,7 +48,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from attnref_triton.tiles import at, strided, tokens_of
+from attnref_triton.tiles import at, clamp, strided, tokens_of
 
 LOG2E = 1.4426950408889634
 """Turns powers of e into powers of two."""
@@ -56,6 +56,8 @@ LOG2E = 1.4426950408889634
 LOG2E_ = tl.constexpr(LOG2E)
 INF = gl.constexpr(float("inf"))
 KEYS = gl.constexpr(128)
+FAR = gl.constexpr(1e18)
+"""Stands for a hidden score beneath a cap: its power is zero, and its square is finite."""
 
 
 @builtin
@@ -69,12 +71,14 @@ def add_to_global(desc, coord, src, _semantic=None):
 
 @triton.jit(do_not_specialize=["heads", "lines", "tiles", "Sq", "padded"])
 def rows_kernel(
-    out, dout, lse, dlse, rows, sums, strides, row_strides, heads, lines, tiles, Sq, padded,
-    BLOCK_M: tl.constexpr, D: tl.constexpr,
+    q, out, dout, lse, dlse, q_lens, rows, sums, q_tails, do_tails, strides, row_strides, origin,
+    heads, lines, tiles, Sq, padded, BLOCK_M: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Lay out `lse` and `delta` of a tile of rows, and clear its part of `dq`.
 
-    `rows` is `(2, B Hq, padded)`, `sums` is `(B Hq, padded, D)`.
+    `rows` is `(2, B Hq, padded)`, `sums` is `(B Hq, padded, D)`. Where a length cuts a tile of
+    queries, what of it is real goes to `q_tails` and `do_tails`, `(B, Hq, BLOCK_M, D or DV)`.
     """
     out = tokens_of(out, strides[0])
     dout = tokens_of(dout, strides[1])
@@ -82,10 +86,14 @@ def rows_kernel(
     line = tl.program_id(0) // tiles
     b = line // heads
     h = line % heads
-    i = tl.program_id(0) % tiles * BLOCK_M + tl.arange(0, BLOCK_M)
-    d = tl.arange(0, D)
-    real = i < Sq
-    whole = real[:, None] & (d < D)[None, :]
+    i0 = tl.program_id(0) % tiles * BLOCK_M
+    i = i0 + tl.arange(0, BLOCK_M)
+    d = tl.arange(0, BLOCK_D)
+    queries = Sq
+    if q_lens is not None:
+        queries = clamp(tl.load(q_lens + b).to(tl.int32), Sq)
+    real = i < queries
+    whole = real[:, None] & (d < DV)[None, :]
     o_tile = tl.load(at(out, b, h, i)[:, None] + d[None, :], mask=whole, other=0.0)
     do_tile = tl.load(at(dout, b, h, i)[:, None] + d[None, :], mask=whole, other=0.0)
     delta = tl.sum(o_tile.to(tl.float32) * do_tile.to(tl.float32), axis=1)
@@ -95,51 +103,64 @@ def rows_kernel(
     level = tl.load(at(lse, b, h, i), mask=real, other=float("-inf"))
     seeing = level != float("-inf")
     here = rows + line.to(tl.int64) * padded + i
-    tl.store(here, tl.where(seeing, level * LOG2E_, float("inf")))
+    tl.store(here, tl.where(seeing, (level - origin) * LOG2E_, float("inf")))
     tl.store(here + lines.to(tl.int64) * padded, tl.where(seeing, delta, 0.0))
     tile = sums + (line.to(tl.int64) * padded + i)[:, None] * D + d[None, :]
-    tl.store(tile, tl.zeros([BLOCK_M, D], tl.float32))
+    tl.store(tile, tl.zeros([BLOCK_M, BLOCK_D], tl.float32), mask=(d < D)[None, :])
+    if q_tails is not None:
+        cut = (i0 < queries) & (queries < i0 + BLOCK_M)
+        q = tokens_of(q, strides[2])
+        columns = (d < D)[None, :]
+        there = real[:, None] & columns & cut
+        q_tile = tl.load(at(q, b, h, i)[:, None] + d[None, :], mask=there, other=0.0)
+        row = (line.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M))[:, None]
+        tl.store(q_tails + row * D + d[None, :], q_tile, mask=columns & cut)
+        tl.store(do_tails + row * DV + d[None, :], do_tile, mask=(d < DV)[None, :] & cut)
 
 
 @triton.jit(do_not_specialize=["heads", "tiles", "Sq", "padded"])
 def scale_kernel(
-    sums, dq, strides, heads, tiles, Sq, padded, scale, BLOCK_M: tl.constexpr, D: tl.constexpr
-):
+    sums, dq, strides, heads, tiles, Sq, padded, scale,
+    BLOCK_M: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """Scale and round a tile of `dq`."""
     dq = tokens_of(dq, strides)
     line = tl.program_id(0) // tiles
     i = tl.program_id(0) % tiles * BLOCK_M + tl.arange(0, BLOCK_M)
-    d = tl.arange(0, D)
-    x = tl.load(sums + (line.to(tl.int64) * padded + i)[:, None] * D + d[None, :])
+    d = tl.arange(0, BLOCK_D)
+    real = (i < Sq)[:, None] & (d < D)[None, :]
+    x = tl.load(sums + (line.to(tl.int64) * padded + i)[:, None] * D + d[None, :], mask=real)
     to = at(dq, line // heads, line % heads, i)[:, None] + d[None, :]
-    tl.store(to, (x * scale).to(dq[0].dtype.element_ty), mask=(i < Sq)[:, None])
+    tl.store(to, (x * scale).to(dq[0].dtype.element_ty), mask=real)
 
 
 @gluon.jit(
     do_not_specialize=["first", "last", "Sq", "Sk", "tiles", "heads", "group", "lines", "together"]
 )
 def gradients_kernel(
-    q, k, v, dout, rows, sums, dk, dv, first, last, Sq, Sk, tiles, heads, group, lines, together,
-    exponent, scale,
-    BLOCK_M: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
-    RIGHT: gl.constexpr,
+    q, k, v, dout, q_tails, do_tails, q_lens, kv_lens, offsets, rows, sums, dk, dv,
+    first, last, Sq, Sk, tiles, heads, group, lines, together, bend, exponent, scale,
+    BLOCK_M: gl.constexpr, STAGES: gl.constexpr, BLOCK_D: gl.constexpr, LEFT: gl.constexpr,
+    RIGHT: gl.constexpr, OFFSET: gl.constexpr, CAPPED: gl.constexpr,
 ):  # fmt: skip
     """Compute `dk` and `dv` of one tile of keys, and add its part of `dq`.
 
     `q`, `k`, `v`, `dout`, `dk` and `dv` are descriptors of `(B, H, S, D)`; `rows` is one of
     `(2 B Hq, padded)`, and `sums` of `(B Hq padded, D)`. Row `i` sees the keys from `i + first`
-    to `i + last`, and `exponent` is the scale times `LOG2E`. There are `lines` query heads in
-    all, `heads` of keys in an entry, of which `together` are worked on at a time.
+    to `i + last`, to which is added what `OFFSET` says of an entry. Powers are those of the
+    score times `exponent`, or of one minus its tangent, for which it is multiplied by `bend`
+    first. There are `lines` query heads in all, `heads` of keys in an entry, of which
+    `together` are worked on at a time.
     """
-    k_s = gl.allocate_shared_memory(k.dtype, [1, 1, KEYS, D], k.layout)
-    v_s = gl.allocate_shared_memory(k.dtype, [1, 1, KEYS, D], v.layout)
-    q_s = gl.allocate_shared_memory(q.dtype, [STAGES, 1, 1, BLOCK_M, D], q.layout)
-    do_s = gl.allocate_shared_memory(q.dtype, [STAGES, 1, 1, BLOCK_M, D], dout.layout)
+    k_s = gl.allocate_shared_memory(k.dtype, [1, 1, KEYS, BLOCK_D], k.layout)
+    v_s = gl.allocate_shared_memory(k.dtype, [1, 1, KEYS, BLOCK_D], v.layout)
+    q_s = gl.allocate_shared_memory(q.dtype, [STAGES, 1, 1, BLOCK_M, BLOCK_D], q.layout)
+    do_s = gl.allocate_shared_memory(q.dtype, [STAGES, 1, 1, BLOCK_M, BLOCK_D], dout.layout)
     lse_s = gl.allocate_shared_memory(gl.float32, [STAGES, 1, BLOCK_M], rows.layout)
     delta_s = gl.allocate_shared_memory(gl.float32, [STAGES, 1, BLOCK_M], rows.layout)
     exchange: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
     ds_s = gl.allocate_shared_memory(q.dtype, [KEYS, BLOCK_M], exchange)
-    dq_s = gl.allocate_shared_memory(gl.float32, [BLOCK_M, D], sums.layout)
+    dq_s = gl.allocate_shared_memory(gl.float32, [BLOCK_M, BLOCK_D], sums.layout)
     bar: gl.constexpr = mbarrier.MBarrierLayout()
     kv_full = gl.allocate_shared_memory(gl.int64, [1], bar)
     q_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
@@ -156,23 +177,43 @@ def gradients_kernel(
     b = line // heads
     g = line % heads
     j0 = tile * KEYS
-    i_low, count = visited(j0, first, last, Sq, Sk, BLOCK_M, LEFT, RIGHT)
+    queries = Sq
+    keys = Sk
+    if q_lens is not None:
+        queries = gl.minimum(gl.maximum(gl.load(q_lens + b).to(gl.int32), 0), Sq)
+    if kv_lens is not None:
+        keys = gl.minimum(gl.maximum(gl.load(kv_lens + b).to(gl.int32), 0), Sk)
+    if OFFSET != "number":
+        offset = (keys - queries).to(gl.int64)
+        if OFFSET == "array":
+            offset = gl.load(offsets + b).to(gl.int64)
+        first = near(first + offset, Sq, Sk)
+        last = near(last + offset, Sq, Sk)
+    i_low, count = visited(j0, first, last, queries, keys, BLOCK_M, LEFT, RIGHT)
+    if kv_lens is not None:
+        count = gl.where(j0 < keys, count, 0)
     gl.warp_specialize(
         [
             (consume, (
                 sums, dk, dv, k_s, v_s, q_s, do_s, lse_s, delta_s, ds_s, dq_s,
                 kv_full, q_full, do_full, free, b, g, j0, i_low, count,
-                first, last, Sq, Sk, heads, group, exponent, scale,
-                BLOCK_M, STAGES, D, LEFT, RIGHT,
+                first, last, Sq, keys, heads, group, bend, exponent, scale,
+                BLOCK_M, STAGES, BLOCK_D, LEFT, RIGHT, CAPPED, kv_lens is not None,
             )),
             (produce, (
-                q, k, v, dout, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
-                kv_full, q_full, do_full, free, b, g, j0, i_low, count,
-                heads, group, lines, BLOCK_M, STAGES,
+                q, k, v, dout, q_tails, do_tails, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
+                kv_full, q_full, do_full, free, b, g, j0, i_low, count, queries,
+                heads, group, lines, BLOCK_M, STAGES, q_lens is not None,
             )),
         ],
         [1], [24],
     )  # fmt: skip
+
+
+@gluon.jit
+def near(bound, Sq, Sk):
+    """Keep a bound, of 64 bits until here (C3), to where it may matter."""
+    return gl.minimum(gl.maximum(bound, -Sq), Sk).to(gl.int32)
 
 
 @gluon.jit
@@ -211,9 +252,9 @@ def following(at, member, count):
 
 @gluon.jit
 def produce(
-    q, k, v, dout, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
-    kv_full, q_full, do_full, free, b, g, j0, i_low, count, heads, group, lines,
-    BLOCK_M: gl.constexpr, STAGES: gl.constexpr,
+    q, k, v, dout, q_tails, do_tails, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
+    kv_full, q_full, do_full, free, b, g, j0, i_low, count, queries, heads, group, lines,
+    BLOCK_M: gl.constexpr, STAGES: gl.constexpr, TAILS: gl.constexpr,
 ):  # fmt: skip
     """Copy what consumers need: keys and values once, queries and what belongs to them in rings."""
     mbarrier.expect(kv_full, k.block_type.nbytes + v.block_type.nbytes)
@@ -229,64 +270,87 @@ def produce(
         mbarrier.wait(free.index(slot), ((step // STAGES) & 1) ^ 1)
         full = q_full.index(slot)
         mbarrier.expect(full, q.block_type.nbytes + rows.block_type.nbytes)
-        tma.async_copy_global_to_shared(q, [b, h, i0, 0], full, q_s.index(slot))
+        copy_queries(q, q_tails, [b, h, i0, 0], full, q_s.index(slot), queries, BLOCK_M, TAILS)
         tma.async_copy_global_to_shared(rows, [line, i0], full, lse_s.index(slot))
         full = do_full.index(slot)
         mbarrier.expect(full, dout.block_type.nbytes + rows.block_type.nbytes)
-        tma.async_copy_global_to_shared(dout, [b, h, i0, 0], full, do_s.index(slot))
+        copy_queries(dout, do_tails, [b, h, i0, 0], full, do_s.index(slot), queries, BLOCK_M, TAILS)
         tma.async_copy_global_to_shared(rows, [lines + line, i0], full, delta_s.index(slot))
         at, member = following(at, member, count)
+
+
+@gluon.jit
+def copy_queries(x, tails, where, full, room, queries, BLOCK_M: gl.constexpr, TAILS: gl.constexpr):
+    """Copy a tile of queries or of `dout`; where a length cuts it, what `rows_kernel` kept."""
+    if TAILS:
+        if where[2] + BLOCK_M > queries:
+            tma.async_copy_global_to_shared(tails, [where[0], where[1], 0, 0], full, room)
+        else:
+            tma.async_copy_global_to_shared(x, where, full, room)
+    else:
+        tma.async_copy_global_to_shared(x, where, full, room)
 
 
 @gluon.jit
 def consume(
     sums, dk, dv, k_s, v_s, q_s, do_s, lse_s, delta_s, ds_s, dq_s,
     kv_full, q_full, do_full, free, b, g, j0, i_low, count,
-    first, last, Sq, Sk, heads, group, exponent, scale,
-    BLOCK_M: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
-    RIGHT: gl.constexpr,
+    first, last, Sq, keys, heads, group, bend, exponent, scale,
+    BLOCK_M: gl.constexpr, STAGES: gl.constexpr, BLOCK_D: gl.constexpr, LEFT: gl.constexpr,
+    RIGHT: gl.constexpr, CAPPED: gl.constexpr, CUT: gl.constexpr,
 ):  # fmt: skip
     """Multiply; see the top of this file for what runs under what."""
     dtype: gl.constexpr = q_s.dtype
     flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
     s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, BLOCK_M, 16])
-    acc_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, D, 16])
+    acc_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, BLOCK_D, 16])
     # Of the tile of `dq` four warps have 64 rows, or, if there are no more, 64 columns.
     split: gl.constexpr = [8, 1] if BLOCK_M == 128 else [4, 2]
-    width: gl.constexpr = D if BLOCK_M == 128 else D // 2
+    width: gl.constexpr = BLOCK_D if BLOCK_M == 128 else BLOCK_D // 2
     dq_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], split, [16, width, 16])
     padded = (Sq + BLOCK_M - 1) // BLOCK_M * BLOCK_M
 
-    k_tile = k_s._reinterpret(dtype, [KEYS, D], flat)
-    v_tile = v_s._reinterpret(dtype, [KEYS, D], flat)
-    dk_acc = gl.zeros([KEYS, D], gl.float32, acc_l)
-    dv_acc = gl.zeros([KEYS, D], gl.float32, acc_l)
+    k_tile = k_s._reinterpret(dtype, [KEYS, BLOCK_D], flat)
+    v_tile = v_s._reinterpret(dtype, [KEYS, BLOCK_D], flat)
+    if CUT:
+        mbarrier.wait(kv_full, 0)
+        if j0 + KEYS > keys:
+            clear(k_tile, keys - j0, BLOCK_D)
+            clear(v_tile, keys - j0, BLOCK_D)
+            fence_async_shared()
+            gl.thread_barrier()
+    dk_acc = gl.zeros([KEYS, BLOCK_D], gl.float32, acc_l)
+    dv_acc = gl.zeros([KEYS, BLOCK_D], gl.float32, acc_l)
     nothing = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l)
-    no_sum = gl.zeros([BLOCK_M, D], gl.float32, dq_l)
+    no_sum = gl.zeros([BLOCK_M, BLOCK_D], gl.float32, dq_l)
     s = nothing
     total = count * group
     mbarrier.wait(kv_full, 0)
     if total > 0:
         mbarrier.wait(q_full.index(0), 0)
-        s = scores(k_tile, q_s.index(0), BLOCK_M, D)
+        s = scores(k_tile, q_s.index(0), BLOCK_M, BLOCK_D)
         s = warpgroup_mma_wait(0, deps=(s,))
     at = 0
     member = 0
     gl.thread_barrier()  # once, or the compiler has one at each step
     for step in range(total):
         slot = step % STAGES
-        q_tile = q_s.index(slot)._reinterpret(dtype, [BLOCK_M, D], flat)
-        do_tile = do_s.index(slot)._reinterpret(dtype, [BLOCK_M, D], flat)
+        q_tile = q_s.index(slot)._reinterpret(dtype, [BLOCK_M, BLOCK_D], flat)
+        do_tile = do_s.index(slot)._reinterpret(dtype, [BLOCK_M, BLOCK_D], flat)
         i0 = i_low + at * BLOCK_M
         mbarrier.wait(do_full.index(slot), (step // STAGES) & 1)
         delta = row_of(delta_s.index(slot), s_l, BLOCK_M)
         dp = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l) - delta
         dp = warpgroup_mma(v_tile, do_tile.permute((1, 0)), dp, is_async=True)
-        if is_ragged(i0, j0, first, last, Sk, BLOCK_M, LEFT, RIGHT):
-            s = hide(s, i0, j0, first, last, Sk, LEFT, RIGHT)
+        if CAPPED:
+            s = lowered(s, bend)
+        if is_ragged(i0, j0, first, last, keys, BLOCK_M, LEFT, RIGHT):
+            s = hide(s, i0, j0, first, last, keys, LEFT, RIGHT, FAR if CAPPED else -INF)
         level = row_of(lse_s.index(slot), s_l, BLOCK_M)
         p = gl.exp2(s * exponent - level)
         dv_acc = warpgroup_mma(factor(p, dv_acc, dtype), do_tile, dv_acc, is_async=True)
+        if CAPPED:
+            p *= s * (2.0 - s)  # the slope, taken here for want of registers
         dp = warpgroup_mma_wait(1, deps=(dp,))
         ds = p * dp
         ds_s.store(ds.to(dtype))
@@ -302,7 +366,7 @@ def consume(
         ahead = after % STAGES
         phase = (after // STAGES) & 1
         mbarrier.wait(q_full.index(ahead), phase, pred=after < total)
-        s = scores(k_tile, q_s.index(ahead), BLOCK_M, D)
+        s = scores(k_tile, q_s.index(ahead), BLOCK_M, BLOCK_D)
         line = (b * heads + g) * group + member
         add_to_global(sums, [line * padded + i0, 0], dq_s)
         at, member = following(at, member, count)
@@ -318,12 +382,32 @@ def consume(
 
 
 @gluon.jit
-def scores(k_tile, q_room, BLOCK_M: gl.constexpr, D: gl.constexpr):
+def scores(k_tile, q_room, BLOCK_M: gl.constexpr, BLOCK_D: gl.constexpr):
     """Issue `k q^T`, and do not wait."""
     s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, BLOCK_M, 16])
     nothing = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l)
-    q_tile = q_room._reinterpret(k_tile.dtype, [BLOCK_M, D], k_tile.layout)
+    q_tile = q_room._reinterpret(k_tile.dtype, [BLOCK_M, BLOCK_D], k_tile.layout)
     return warpgroup_mma(k_tile, q_tile.permute((1, 0)), nothing, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def lowered(dot, bend):
+    r"""Return `1 - tanh x` for a product, that is `2 / (e^{2x} + 1)`; as good as `tiles.score`.
+
+    Its square root is one instruction, where a division is six. The slope of the cap is
+    `s (2 - s)` then.
+    """
+    root = gl.rsqrt(gl.exp2(dot * bend - 1.0) + 0.5)
+    return root * root
+
+
+@gluon.jit
+def clear(tile, rows, BLOCK_D: gl.constexpr):
+    """Clear what follows so many rows of a tile in shared memory: it may be anything (C4)."""
+    lines: gl.constexpr = gl.BlockedLayout([1, 8], [256 // BLOCK_D, BLOCK_D // 8], [8, 1], [1, 0])
+    j = gl.arange(0, tile.shape[0], gl.SliceLayout(1, lines))
+    x = tile.load(lines)
+    tile.store(gl.where(gl.expand_dims(j < rows, 1), x, gl.zeros_like(x)))
 
 
 @gluon.jit
@@ -348,7 +432,9 @@ def is_ragged(
 
 
 @gluon.jit
-def hide(s, i0, j0, first, last, Sk, LEFT: gl.constexpr, RIGHT: gl.constexpr):
+def hide(
+    s, i0, j0, first, last, Sk, LEFT: gl.constexpr, RIGHT: gl.constexpr, NOTHING: gl.constexpr
+):
     """Hide the pairs that do not see each other, and keys past the last."""
     j = j0 + gl.arange(0, s.shape[0], gl.SliceLayout(1, s.type.layout))
     i = gl.expand_dims(gl.arange(0, s.shape[1], gl.SliceLayout(0, s.type.layout)), 0)
@@ -358,7 +444,7 @@ def hide(s, i0, j0, first, last, Sk, LEFT: gl.constexpr, RIGHT: gl.constexpr):
     seen = i >= gl.expand_dims(lowest, 1)
     if LEFT:
         seen = seen & (i <= gl.expand_dims(j - first - i0, 1))
-    return gl.where(seen, s, -INF)
+    return gl.where(seen, s, NOTHING)
 
 
 @gluon.jit

@@ -118,7 +118,10 @@ DENSE_BACKWARD = {
     64: BackwardForm(128, 3, 168),
     128: BackwardForm(64, 3, 168),
 }
-"""Columns of a head to the form that serves them backward."""
+"""Columns of a head, rounded up to a power of two, to the form that serves them backward."""
+
+CAPPED_BACKWARD = {**DENSE_BACKWARD, 64: BackwardForm(64, 3, 168)}
+"""The same beneath a soft cap, which takes more registers for each pair."""
 
 HOPPER = {
     "forward": {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 3), 256: Tiles(128, 32, 8, 3)},
