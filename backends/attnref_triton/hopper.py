@@ -17,12 +17,12 @@ import triton
 
 from attnref.backend import Reason
 from attnref.problem import AttentionProblem, VarlenProblem
-from attnref_triton.arguments import of_sinks
+from attnref_triton.arguments import of_sinks, rows_like
 from attnref_triton.backend import interpreted
 from attnref_triton.call import MILD, TINY, Call, in_eights
 from attnref_triton.launch import Launch, enter
 from attnref_triton.layout import EIGHT
-from attnref_triton.plan import block
+from attnref_triton.plan import block, tiles_to_cover
 from attnref_triton.sums import sinks_kernel
 from attnref_triton.tables import (
     CAPPED_BACKWARD,
@@ -121,9 +121,9 @@ def _about_options(p: AttentionProblem) -> Iterator[Reason]:
         yield Reason("scale", f"a scale of {p.scale} does not keep the order of scores")
 
 
-def _about_options_backward(p: AttentionProblem) -> Iterator[Reason]:
-    for name, x in {"bias": p.bias, "mask": p.mask}.items():
-        if x is not None:
+def _about_options_backward(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
+    for name in ("bias", "mask"):
+        if getattr(p, name, None) is not None:
             yield Reason("feature", f"there is a {name}", name)
     if p.softcap is not None and not FLAT <= p.softcap <= MILD:
         said = f"a soft cap of {p.softcap} is not between {FLAT} and {MILD}"
@@ -142,13 +142,23 @@ def _about_sizes(p: AttentionProblem) -> Iterator[Reason]:
     yield from _about_tokens(p)
 
 
-def _about_sizes_backward(p: AttentionProblem) -> Iterator[Reason]:
-    D, Dv = p.sizes.D, p.sizes.Dv
+def _about_sizes_backward(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
+    D, Dv = p.q.shape[-1], p.v.shape[-1]
     low, high = min(DENSE_BACKWARD) // 2, max(DENSE_BACKWARD)
     if not low < max(D, Dv) <= high:
         said = f"the larger of D = {D} and Dv = {Dv} is not from {low + 1} to {high}"
         yield Reason("head-size", said, "q", high)
-    yield from _about_tokens(p)
+    yield from _about_packed(p) if isinstance(p, VarlenProblem) else _about_tokens(p)
+
+
+def _about_packed(p: VarlenProblem) -> Iterator[Reason]:
+    (Tq, Hq, _), Tk, n = p.q.shape, p.k.shape[0], p.cu_q.shape[0] - 1
+    if 0 in (n, Hq, Tq, Tk):
+        yield Reason("empty", "an axis is empty")
+    elif min(Tq, Tk) < n * KEYS:
+        yield Reason("short", f"sequences have fewer than {KEYS} tokens on average", "cu_q")
+    elif Hq * (Tq // ROWS + n + 1) > MOST:
+        yield Reason("tiles", f"there are more than {MOST} tiles of queries", "q", MOST)
 
 
 def _about_tokens(p: AttentionProblem) -> Iterator[Reason]:
@@ -161,7 +171,7 @@ def _about_tokens(p: AttentionProblem) -> Iterator[Reason]:
         yield Reason("tiles", f"there are more than {MOST} tiles of queries", "q", MOST)
 
 
-def _about_strides(p: AttentionProblem) -> Iterator[Reason]:
+def _about_strides(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
     for name, x in {"q": p.q, "k": p.k, "v": p.v}.items():
         if any(s == 0 and n > 1 for s, n in zip(x.stride(), x.shape, strict=True)):
             yield Reason("strides", f"{name} is broadcast, and TMA reads no stride of 0", name)
@@ -175,8 +185,6 @@ def reasons_backward(problem: AttentionProblem | VarlenProblem, chip: Chip) -> l
     """
     if against := _about_machine(chip):
         return against
-    if isinstance(problem, VarlenProblem):
-        return [Reason("packed", "sequences are packed")]
     against = [*_about_options_backward(problem), *_about_sizes_backward(problem)]
     against += _about_strides(problem)
     if torch.are_deterministic_algorithms_enabled():
@@ -276,25 +284,26 @@ def backward_launches(
     width = block(call)
     form = form or (DENSE_BACKWARD if cap is None else CAPPED_BACKWARD)[width]
     (Hq, Hkv), (Sq, Sk), M = call.heads, call.tokens, form.queries
-    q_lens, kv_lens = call.lens
     if any(s == 0 for s in dout.stride()):
         dout = dout.contiguous()
-    lines, tiles = call.batch * Hq, -(-Sq // M)
-    rows = call.q.new_empty((2, call.batch, Hq, tiles * M), dtype=torch.float32)
+    lines, tiles = call.batch * Hq, tiles_to_cover(call, Sq, M)
+    rows = call.q.new_empty((2 * lines, tiles * M), dtype=torch.float32)
     sums = call.q.new_empty((lines * tiles * M, D), dtype=torch.float32)
+    delta = None if dsinks is None else rows_like(call)
     q_tails = do_tails = None
-    if q_lens is not None:
-        q_tails = call.q.new_empty((call.batch, Hq, M, D))
-        do_tails = call.q.new_empty((call.batch, Hq, M, DV))
-    cut = {"heads": Hq, "tiles": tiles, "Sq": Sq, "padded": tiles * M, "BLOCK_M": M}
-    cut |= {"D": D, "BLOCK_D": width}
+    q_side, k_side = call.sides
+    if q_side != (None, None):
+        q_tails = call.q.new_empty((call.entries, Hq, M, D))
+        do_tails = call.q.new_empty((call.entries, Hq, M, DV))
+    cut = {"q_side": q_side, "n": call.entries, "heads": Hq, "tiles": tiles, "Sq": Sq}
+    cut |= {"padded": tiles * M, "BLOCK_M": M, "D": D, "BLOCK_D": width}
     arguments = {
         "q": call.q,
         "out": out,
         "dout": dout,
         "lse": lse,
         "dlse": dlse,
-        "q_lens": q_lens,
+        "delta": delta,
         "rows": rows,
         "sums": sums,
         "q_tails": q_tails,
@@ -308,25 +317,29 @@ def backward_launches(
     }
     yield Launch(rows_kernel, (tiles * lines,), arguments, warps=8)
     first, last, kind = band_of(call)
-    tiles, heads = -(-Sk // KEYS), call.batch * Hkv
+    tiles, heads = tiles_to_cover(call, Sk, KEYS), call.batch * Hkv
     together = max(1, TOGETHER // (Sq * 4 * D * call.q.element_size() * call.group))
     enter(call.q.device)
     arguments = {
-        "q": described(call.q, M, width),
-        "k": described(call.k, KEYS, width),
-        "v": described(call.v, KEYS, width),
-        "dout": described(dout, M, width),
+        "q": described(of_heads(call.q), M, width),
+        "k": described(of_heads(call.k), KEYS, width),
+        "v": described(of_heads(call.v), KEYS, width),
+        "dout": described(of_heads(dout), M, width),
         "q_tails": None if q_tails is None else described(q_tails, M, width),
         "do_tails": None if do_tails is None else described(do_tails, M, width),
-        "q_lens": q_lens,
-        "kv_lens": kv_lens,
+        "q_side": q_side,
+        "k_side": k_side,
         "offsets": call.offset if kind == "array" else None,
-        "rows": described_floats(rows.view(2 * lines, -1), 1, M),
+        "rows": described_floats(rows, 1, M),
         "sums": described_floats(sums, M, width),
-        "dk": described(dk, KEYS, width),
-        "dv": described(dv, KEYS, width),
+        "dk": described(of_heads(dk), KEYS, width),
+        "dv": described(of_heads(dv), KEYS, width),
+        "dk_to": dk if call.packed else None,
+        "dv_to": dv if call.packed else None,
+        "token_strides": tuple(in_eights(call.strides(x)) for x in (dk, dv)),
         "first": first or 0,
         "last": last or 0,
+        "n": call.entries,
         "Sq": Sq,
         "Sk": Sk,
         "tiles": tiles,
@@ -334,6 +347,7 @@ def backward_launches(
         "group": call.group,
         "lines": lines,
         "together": min(together, heads),  # times tiles, it is within 32 bits
+        "padded": cut["padded"],
         "bend": 0.0 if cap is None else 2 * call.scale * LOG2E / cap,
         "exponent": LOG2E * (call.scale if cap is None else -cap),
         "scale": call.scale,
@@ -348,9 +362,9 @@ def backward_launches(
     yield Launch(gradients_kernel, (tiles * heads,), arguments, warps=8, registers=form.registers)
     arguments = {"sums": sums, "dq": dq, "strides": in_eights(call.strides(dq))}
     arguments |= {**cut, "scale": call.scale}
-    yield Launch(scale_kernel, (lines * -(-Sq // M),), arguments, warps=8)
-    if dsinks is not None:
-        yield Launch(sinks_kernel, (Hq,), of_sinks(call, lse, rows[1], dsinks))
+    yield Launch(scale_kernel, (lines * cut["tiles"],), arguments, warps=8)
+    if dsinks is not None and delta is not None:
+        yield Launch(sinks_kernel, (Hq,), of_sinks(call, lse, delta, dsinks))
 
 
 def band_of(call: Call) -> tuple[int | None, int | None, str]:
@@ -364,7 +378,7 @@ def band_of(call: Call) -> tuple[int | None, int | None, str]:
         return None, None, "number"
     if isinstance(call.offset, torch.Tensor):
         return None if left is None else -left, right, "array"
-    if by_length and call.lens != (None, None):
+    if by_length and (call.packed or call.lens != (None, None)):
         return None if left is None else -left, right, "end"
     return *bounds(call), "number"
 
@@ -495,6 +509,11 @@ def sent(x: torch.Tensor, device: str) -> torch.Tensor:
         copied = x.pin_memory().to(device, non_blocking=True)
         stream.synchronize()
     return copied
+
+
+def of_heads(x: torch.Tensor) -> torch.Tensor:
+    """View packed tokens as a batch of one entry."""
+    return x.transpose(0, 1)[None] if x.ndim == 3 else x
 
 
 def described(x: torch.Tensor, rows: int, columns: int | None = None) -> Any:
