@@ -37,6 +37,12 @@ from attnref_triton.tables import (
 KEYS = 128
 """Keys of a program of the backward kernel."""
 
+WIDE = 128
+"""Columns of a head beyond which the backward kernel is the one for wide heads."""
+
+WIDE_KEYS = 64
+"""Keys of a program of that."""
+
 ROWS = 64
 """Queries of a consumer: the height of a matrix product of four warps."""
 
@@ -279,10 +285,18 @@ def backward_launches(
     """List the launches of a backward pass that fills in `dq`, `dk` and `dv`."""
     from attnref_triton.hopper_backward import gradients_kernel, rows_kernel, scale_kernel
     from attnref_triton.hopper_forward import LOG2E
+    from attnref_triton.hopper_wide import wide_kernel
 
     (dq, dk, dv), (D, DV), cap = gradients, call.sizes, call.softcap
     width = block(call)
     form = form or (DENSE_BACKWARD if cap is None else CAPPED_BACKWARD)[width]
+    kernel, keys, wide, wide_v = gradients_kernel, KEYS, width, width
+    columns: dict[str, Any] = {"STAGES": form.stages, "BLOCK_D": width}
+    if width > WIDE:
+        kernel, keys = wide_kernel, WIDE_KEYS
+        wide, wide_v = (WIDE if n <= WIDE else width for n in (D, DV))
+        columns = {"STAGES": form.stages, "DO_STAGES": form.stages if wide_v == WIDE else 1}
+        columns |= {"BLOCK_D": wide, "BLOCK_DV": wide_v}
     (Hq, Hkv), (Sq, Sk), M = call.heads, call.tokens, form.queries
     if any(s == 0 for s in dout.stride()):
         dout = dout.contiguous()
@@ -317,23 +331,23 @@ def backward_launches(
     }
     yield Launch(rows_kernel, (tiles * lines,), arguments, warps=8)
     first, last, kind = band_of(call)
-    tiles, heads = tiles_to_cover(call, Sk, KEYS), call.batch * Hkv
+    tiles, heads = tiles_to_cover(call, Sk, keys), call.batch * Hkv
     together = max(1, TOGETHER // (Sq * 4 * D * call.q.element_size() * call.group))
     enter(call.q.device)
     arguments = {
-        "q": described(of_heads(call.q), M, width),
-        "k": described(of_heads(call.k), KEYS, width),
-        "v": described(of_heads(call.v), KEYS, width),
-        "dout": described(of_heads(dout), M, width),
-        "q_tails": None if q_tails is None else described(q_tails, M, width),
-        "do_tails": None if do_tails is None else described(do_tails, M, width),
+        "q": described(of_heads(call.q), M, wide),
+        "k": described(of_heads(call.k), keys, wide),
+        "v": described(of_heads(call.v), keys, wide_v),
+        "dout": described(of_heads(dout), M, wide_v),
+        "q_tails": None if q_tails is None else described(q_tails, M, wide),
+        "do_tails": None if do_tails is None else described(do_tails, M, wide_v),
         "q_side": q_side,
         "k_side": k_side,
         "offsets": call.offset if kind == "array" else None,
         "rows": described_floats(rows, 1, M),
-        "sums": described_floats(sums, M, width),
-        "dk": described(of_heads(dk), KEYS, width),
-        "dv": described(of_heads(dv), KEYS, width),
+        "sums": described_floats(sums, M, wide if width <= WIDE else wide // 2),
+        "dk": described(of_heads(dk), keys, wide),
+        "dv": described(of_heads(dv), keys, wide_v),
         "dk_to": dk if call.packed else None,
         "dv_to": dv if call.packed else None,
         "token_strides": tuple(in_eights(call.strides(x)) for x in (dk, dv)),
@@ -352,14 +366,13 @@ def backward_launches(
         "exponent": LOG2E * (call.scale if cap is None else -cap),
         "scale": call.scale,
         "BLOCK_M": M,
-        "STAGES": form.stages,
-        "BLOCK_D": width,
+        **columns,
         "LEFT": first is not None,
         "RIGHT": last is not None,
         "OFFSET": kind,
         "CAPPED": cap is not None,
     }
-    yield Launch(gradients_kernel, (tiles * heads,), arguments, warps=8, registers=form.registers)
+    yield Launch(kernel, (tiles * heads,), arguments, warps=8, registers=form.registers)
     arguments = {"sums": sums, "dq": dq, "strides": in_eights(call.strides(dq))}
     arguments |= {**cut, "scale": call.scale}
     yield Launch(scale_kernel, (lines * cut["tiles"],), arguments, warps=8)

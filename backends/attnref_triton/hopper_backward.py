@@ -186,35 +186,12 @@ def gradients_kernel(
         mbarrier.init(free.index(i), count=1)
     fence_async_shared()
 
-    line, tile = tile_of(gl.program_id(0), tiles, lines // group, together)
-    b = line // heads
-    g = line % heads
     PACKED: gl.constexpr = k_side[0] is not None
-    q_start, queries = 0, Sq
-    k_start, keys = 0, Sk
-    extent = Sk
-    base = 0
-    if PACKED:
-        b, tile = sequence_of(tile, k_side[0], n, KEYS)
-        q_start, queries = bounds_of(b, q_side[0], n, Sq)
-        k_start, keys = bounds_of(b, k_side[0], n, Sk)
-        extent = gl.where(b == n, Sk - k_start, keys)
-        base = (q_start // BLOCK_M + b) * BLOCK_M
-    if q_side[1] is not None:
-        queries = gl.minimum(gl.maximum(gl.load(q_side[1] + b).to(gl.int32), 0), Sq)
-    if k_side[1] is not None:
-        keys = gl.minimum(gl.maximum(gl.load(k_side[1] + b).to(gl.int32), 0), Sk)
-    j0 = tile * KEYS
-    if OFFSET != "number":
-        offset = (keys - queries).to(gl.int64)
-        if OFFSET == "array":
-            offset = gl.load(offsets + b, mask=b < n, other=0).to(gl.int64)
-        first = near(first + offset, Sq, Sk)
-        last = near(last + offset, Sq, Sk)
-    i_low, count = visited(j0, first, last, queries, keys, BLOCK_M, LEFT, RIGHT)
     CUT: gl.constexpr = PACKED or k_side[1] is not None
-    if CUT:
-        count = gl.where(j0 < keys, count, 0)
+    b, g, j0, k_start, keys, extent, q_start, queries, base, first, last, i_low, count = share_of(
+        q_side, k_side, offsets, first, last, n, Sq, Sk, tiles, heads, lines // group, together,
+        BLOCK_M, KEYS, LEFT, RIGHT, OFFSET,
+    )  # fmt: skip
     gl.warp_specialize(
         [
             (consume, (
@@ -255,6 +232,49 @@ def bounds_of(b, starts, n, extent):
 
 
 @gluon.jit
+def share_of(
+    q_side, k_side, offsets, first, last, n, Sq, Sk, tiles, heads, n_heads, together,
+    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, LEFT: gl.constexpr, RIGHT: gl.constexpr,
+    OFFSET: gl.constexpr,
+):  # fmt: skip
+    """Find what a program does, from what only the device knows.
+
+    Return the entry and the head of keys; where its tile begins in the entry, where that begins
+    in the array, how many keys are seen and how many written; the same of queries, and where
+    the rows of their tiles begin; the band, the first query that is visited, and the tiles.
+    """
+    PACKED: gl.constexpr = k_side[0] is not None
+    line, tile = tile_of(gl.program_id(0), tiles, n_heads, together)
+    b = line // heads
+    g = line % heads
+    q_start, queries = 0, Sq
+    k_start, keys = 0, Sk
+    extent = Sk
+    base = 0
+    if PACKED:
+        b, tile = sequence_of(tile, k_side[0], n, BLOCK_N)
+        q_start, queries = bounds_of(b, q_side[0], n, Sq)
+        k_start, keys = bounds_of(b, k_side[0], n, Sk)
+        extent = gl.where(b == n, Sk - k_start, keys)
+        base = (q_start // BLOCK_M + b) * BLOCK_M
+    if q_side[1] is not None:
+        queries = gl.minimum(gl.maximum(gl.load(q_side[1] + b).to(gl.int32), 0), Sq)
+    if k_side[1] is not None:
+        keys = gl.minimum(gl.maximum(gl.load(k_side[1] + b).to(gl.int32), 0), Sk)
+    j0 = tile * BLOCK_N
+    if OFFSET != "number":
+        offset = (keys - queries).to(gl.int64)
+        if OFFSET == "array":
+            offset = gl.load(offsets + b, mask=b < n, other=0).to(gl.int64)
+        first = near(first + offset, Sq, Sk)
+        last = near(last + offset, Sq, Sk)
+    i_low, count = visited(j0, first, last, queries, keys, BLOCK_M, BLOCK_N, LEFT, RIGHT)
+    if PACKED or k_side[1] is not None:
+        count = gl.where(j0 < keys, count, 0)
+    return b, g, j0, k_start, keys, extent, q_start, queries, base, first, last, i_low, count
+
+
+@gluon.jit
 def near(bound, Sq, Sk):
     """Keep a bound, of 64 bits until here (C3), to where it may matter."""
     return gl.minimum(gl.maximum(bound, -Sq), Sk).to(gl.int32)
@@ -275,15 +295,16 @@ def tile_of(pid, tiles, n, together):
 
 @gluon.jit
 def visited(
-    j0, first, last, Sq, Sk, BLOCK_M: gl.constexpr, LEFT: gl.constexpr, RIGHT: gl.constexpr
-):
+    j0, first, last, Sq, Sk, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, LEFT: gl.constexpr,
+    RIGHT: gl.constexpr,
+):  # fmt: skip
     """Return where the queries begin that see some key of a tile, and how many tiles they are."""
     low = 0
     high = Sq
     if RIGHT:
         low = gl.maximum(j0 - last, 0) // BLOCK_M * BLOCK_M
     if LEFT:
-        high = gl.minimum(gl.minimum(j0 + KEYS, Sk) - first, Sq)
+        high = gl.minimum(gl.minimum(j0 + BLOCK_N, Sk) - first, Sq)
     return low, gl.maximum(high - low + BLOCK_M - 1, 0) // BLOCK_M
 
 
@@ -401,7 +422,7 @@ def consume(
         dp = warpgroup_mma(v_tile, do_tile.permute((1, 0)), dp, is_async=True)
         if CAPPED:
             s = lowered(s, bend)
-        if is_ragged(i0, j0, first, last, keys, BLOCK_M, LEFT, RIGHT):
+        if is_ragged(i0, j0, first, last, keys, BLOCK_M, KEYS, LEFT, RIGHT):
             s = hide(s, i0, j0, first, last, keys, LEFT, RIGHT, FAR if CAPPED else -INF)
         level = row_of(lse_s.index(slot), s_l, BLOCK_M)
         p = gl.exp2(s * exponent - level)
@@ -495,12 +516,13 @@ def row_of(room, s_l: gl.constexpr, BLOCK_M: gl.constexpr):
 
 @gluon.jit
 def is_ragged(
-    i0, j0, first, last, Sk, BLOCK_M: gl.constexpr, LEFT: gl.constexpr, RIGHT: gl.constexpr
-):
+    i0, j0, first, last, Sk, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, LEFT: gl.constexpr,
+    RIGHT: gl.constexpr,
+):  # fmt: skip
     """Tell whether some query of a tile does not see some key of one."""
-    ragged = j0 + KEYS > Sk
+    ragged = j0 + BLOCK_N > Sk
     if RIGHT:
-        ragged = ragged | (i0 + last < j0 + KEYS - 1)
+        ragged = ragged | (i0 + last < j0 + BLOCK_N - 1)
     if LEFT:
         ragged = ragged | (i0 + BLOCK_M - 1 + first > j0)
     return ragged

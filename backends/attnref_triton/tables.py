@@ -117,6 +117,7 @@ class BackwardForm(NamedTuple):
 DENSE_BACKWARD = {
     64: BackwardForm(128, 3, 168),
     128: BackwardForm(64, 3, 168),
+    256: BackwardForm(64, 2, 168),
 }
 """Columns of a head, rounded up to a power of two, to the form that serves them backward."""
 
