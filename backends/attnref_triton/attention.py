@@ -44,7 +44,7 @@ def forward(
     out = empty_as(problem.q, problem.v.shape[-1])
     buffers = {"out": room_for(out), "lse": rows_like(call)}
     if taken:
-        ready = iter([hopper.launch_of(call, buffers["out"], buffers["lse"], chip)])
+        ready = iter(hopper.launches_of(call, buffers, chip))
     else:
         plan = plan_of(call)
         if plan.parts > 1:

@@ -18,7 +18,7 @@ import triton
 from attnref.backend import Reason
 from attnref.problem import AttentionProblem, VarlenProblem
 from attnref_triton.arguments import of_sinks, rows_like
-from attnref_triton.backend import interpreted
+from attnref_triton.backend import WIDEST, interpreted
 from attnref_triton.call import MILD, TINY, Call, in_eights
 from attnref_triton.launch import Launch, enter
 from attnref_triton.layout import EIGHT
@@ -46,8 +46,11 @@ WIDE_KEYS = 64
 ROWS = 64
 """Queries of a consumer: the height of a matrix product of four warps."""
 
-HEAD = 8
+HEAD = 10
 """Numbers of a tile that all consumers read, see `table_of`."""
+
+COUNTER = 4
+"""Numbers before a table that the device writes; the first counts the turns that were taken."""
 
 TURN = 4
 """Numbers of a turn, see `turns_of`."""
@@ -84,6 +87,7 @@ def missing() -> str | None:
     try:
         import_module("attnref_triton.hopper_forward")
         import_module("attnref_triton.hopper_backward")
+        import_module("attnref_triton.hopper_wide")
         import_module("triton.experimental.gluon.nvidia.hopper")
         rooms = import_module("triton.experimental.gluon.language").shared_memory_descriptor
         _ = rooms._reinterpret, rooms.index  # noqa: SLF001  # what of them the kernel calls
@@ -98,8 +102,6 @@ def reasons(problem: AttentionProblem | VarlenProblem, chip: Chip) -> list[Reaso
         return against
     if capturing():
         return [Reason("capture", "a graph is being captured, and no call like it ran before")]
-    if isinstance(problem, VarlenProblem):
-        return [Reason("packed", "sequences are packed")]
     return [*_about_options(problem), *_about_sizes(problem), *_about_strides(problem)]
 
 
@@ -112,13 +114,10 @@ def _about_machine(chip: Chip) -> list[Reason]:
     return [] if lacking is None else [Reason("gluon", lacking)]
 
 
-def _about_options(p: AttentionProblem) -> Iterator[Reason]:
-    arrays = {"bias": p.bias, "mask": p.mask, "q_lens": p.q_lens, "kv_lens": p.kv_lens}
-    for name, x in arrays.items():
-        if x is not None:
+def _about_options(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
+    for name in ("bias", "mask"):
+        if getattr(p, name, None) is not None:
             yield Reason("feature", f"there is a {name}", name)
-    if not isinstance(p.q_offset, int | str):
-        yield Reason("feature", "each entry has its own q_offset", "q_offset")
     if p.dtype not in ("float16", "bfloat16"):
         yield Reason("dtype", f"{p.dtype} is no half precision", "q")
     if p.softcap is not None and p.softcap > MILD:
@@ -140,12 +139,21 @@ def _about_options_backward(p: AttentionProblem | VarlenProblem) -> Iterator[Rea
         yield Reason("scale", f"a scale of {p.scale} does not keep the order of scores")
 
 
-def _about_sizes(p: AttentionProblem) -> Iterator[Reason]:
-    D, Dv = p.sizes.D, p.sizes.Dv
-    if Dv != D or D not in DENSE:
-        sizes = " or ".join(map(str, DENSE))
-        yield Reason("head-size", f"D = {D} and Dv = {Dv} are not both {sizes}", "q")
-    yield from _about_tokens(p)
+def _about_sizes(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
+    D, Dv = p.q.shape[-1], p.v.shape[-1]
+    if not 0 < min(D, Dv) <= max(D, Dv) <= WIDEST:
+        yield Reason("head-size", f"D = {D} and Dv = {Dv} are not from 1 to {WIDEST}", "q")
+    yield from _about_packed(p) if isinstance(p, VarlenProblem) else _about_tokens(p)
+
+
+def _about_packed(p: VarlenProblem) -> Iterator[Reason]:
+    n, (Tq, Hq, _) = p.cu_q.shape[0] - 1, p.q.shape
+    if 0 in (n, Hq, Tq, p.k.shape[0]):
+        yield Reason("empty", "an axis is empty")
+    elif Tq <= FEW * n:
+        yield Reason("queries", f"sequences have {FEW} queries or fewer on average", "q")
+    if Hq * (Tq // ROWS + n + 1) > MOST:
+        yield Reason("tiles", f"there are more than {MOST} tiles of queries", "q", MOST)
 
 
 def _about_sizes_backward(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
@@ -154,10 +162,10 @@ def _about_sizes_backward(p: AttentionProblem | VarlenProblem) -> Iterator[Reaso
     if not low < max(D, Dv) <= high:
         said = f"the larger of D = {D} and Dv = {Dv} is not from {low + 1} to {high}"
         yield Reason("head-size", said, "q", high)
-    yield from _about_packed(p) if isinstance(p, VarlenProblem) else _about_tokens(p)
+    yield from _about_packed_backward(p) if isinstance(p, VarlenProblem) else _about_tokens(p)
 
 
-def _about_packed(p: VarlenProblem) -> Iterator[Reason]:
+def _about_packed_backward(p: VarlenProblem) -> Iterator[Reason]:
     (Tq, Hq, _), Tk, n = p.q.shape, p.k.shape[0], p.cu_q.shape[0] - 1
     if 0 in (n, Hq, Tq, Tk):
         yield Reason("empty", "an axis is empty")
@@ -219,37 +227,52 @@ def capturing() -> bool:
 
 
 def form_of(call: Call) -> Form:
-    """Look up how the kernel is cut."""
-    return DENSE[call.sizes[0]]
+    """Look up how the kernel is cut: for the narrowest columns that hold the call's."""
+    D, DV = call.sizes
+    columns = min((d, dv) for d, dv in DENSE if d >= D and dv >= DV)
+    return DENSE[columns]
 
 
-def launch_of(
-    call: Call, out: torch.Tensor, lse: torch.Tensor, chip: Chip, form: Form | None = None
-) -> Launch:
-    """Tell the kernel its call."""
+def has_entries(call: Call) -> bool:
+    """Tell whether only the device knows what each entry of a batch has."""
+    return call.packed or call.lens != (None, None) or isinstance(call.offset, torch.Tensor)
+
+
+def launches_of(
+    call: Call, buffers: dict[str, torch.Tensor], chip: Chip, form: Form | None = None
+) -> list[Launch]:
+    """List the launches of a forward pass into its buffers, of which a table may become one."""
     from attnref_triton.hopper_forward import LOG2E, attend_kernel
 
     (Hq, _), (Sq, Sk), form = call.heads, call.tokens, form or form_of(call)
-    cap = call.softcap
+    entries, cap, (D, DV) = has_entries(call), call.softcap, form.columns
     shape = (Sq, Sk, *bounds(call), Hq)
-    low = shape[2]
-    tiles = -(-Sq // (form.consumers * ROWS))
+    tiles = tiles_to_cover(call, Sq, form.consumers * ROWS)
     programs = min(chip.processors, tiles * Hq * call.batch)
-    row_bytes = 2 * call.sizes[0] * call.q.element_size()
+    row_bytes = sum(call.sizes) * call.q.element_size()
     together = max(1, TOGETHER // (Sk * row_bytes)) * call.group
-    turns, table = plan_of(
-        shape, form, call.batch, call.group, programs, together, str(call.q.device)
-    )
+    cut = (form, call.batch, call.group, programs, together, entries, call.packed * tiles)
+    turns, table = plan_of(shape, *cut, str(call.q.device))
+    launches = []
+    if entries:
+        table, launch = table_launch(call, form, tiles)
+        buffers["table"] = table
+        launches.append(launch)
     enter(call.q.device)
     if call.q.is_cuda:
         for x in (turns, table):  # of another stream, and perhaps the last call of their shape
             x.record_stream(torch.cuda.current_stream(call.q.device))
+    out, parts = buffers["out"], parts_of(D)
+    direct = form.direct or call.packed
+    q, k, v, o = (call.q, call.k, call.v, out)
     arguments = {
-        "q": described(call.q, ROWS),
-        "k": described(call.k, form.keys),
-        "v": described(call.v, form.keys),
-        "out": described(out, ROWS),
-        "lse": lse,
+        "q": described(as_batch(q), ROWS, D // parts),
+        "k": described(as_batch(k), form.keys, D // parts),
+        "v": described(as_batch(v), form.keys, DV),
+        "out": None if form.direct else described(as_batch(o), ROWS, DV),
+        "results": out if direct else None,
+        "out_strides": (*in_eights(call.strides(out))[:3], out.shape[-1] // EIGHT),
+        "lse": buffers["lse"],
         "sinks": call.sinks,
         "turns": turns,
         "table": table,
@@ -259,17 +282,49 @@ def launch_of(
         "CONSUMERS": form.consumers,
         "BLOCK_N": form.keys,
         "STAGES": form.stages,
-        "D": call.sizes[0],
-        "LEFT": low is not None,
+        "D": D,
+        "DV": DV,
+        "PARTS": parts,
+        "LEFT": call.band["LEFT"] if entries else shape[2] is not None,
         "OVERLAP": form.overlap,
+        "DIRECT": form.direct,
+        "ENTRIES": entries,
+        "CLEAN": call.packed or call.lens[1] is not None,
+        "PACKED": call.packed,
     }
-    return Launch(
+    attend = Launch(
         attend_kernel,
         (programs,),
         arguments,
         registers=form.registers,
-        kept=frozenset({"turns", "table"}),
+        roles={"results": "out"},
+        kept=frozenset({"turns"} if entries else {"turns", "table"}),
     )
+    return [*launches, attend]
+
+
+def table_launch(call: Call, form: Form, tiles: int) -> tuple[torch.Tensor, Launch]:
+    """Allocate a table, and have the device write it, as `table_of` does on the host."""
+    from attnref_triton.hopper_entries import table_kernel
+
+    rows = tiles * call.batch
+    width = HEAD + 4 * form.consumers
+    table = call.q.new_empty(COUNTER + rows * width, dtype=torch.int32)
+    q_side, k_side = call.sides
+    arguments = {
+        **call.band,
+        "table": table,
+        "q_side": q_side,
+        "k_side": k_side,
+        "n": call.entries,
+        "heads": call.heads[0],
+        "tiles": tiles,
+        "Sq": call.tokens[0],
+        "Sk": call.tokens[1],
+        "CONSUMERS": form.consumers,
+        "BLOCK_N": form.keys,
+    }
+    return table, Launch(table_kernel, (rows,), arguments, warps=1)
 
 
 def backward_launches(
@@ -335,10 +390,10 @@ def backward_launches(
     together = max(1, TOGETHER // (Sq * 4 * D * call.q.element_size() * call.group))
     enter(call.q.device)
     arguments = {
-        "q": described(of_heads(call.q), M, wide),
-        "k": described(of_heads(call.k), keys, wide),
-        "v": described(of_heads(call.v), keys, wide_v),
-        "dout": described(of_heads(dout), M, wide_v),
+        "q": described(as_batch(call.q), M, wide),
+        "k": described(as_batch(call.k), keys, wide),
+        "v": described(as_batch(call.v), keys, wide_v),
+        "dout": described(as_batch(dout), M, wide_v),
         "q_tails": None if q_tails is None else described(q_tails, M, wide),
         "do_tails": None if do_tails is None else described(do_tails, M, wide_v),
         "q_side": q_side,
@@ -346,8 +401,8 @@ def backward_launches(
         "offsets": call.offset if kind == "array" else None,
         "rows": described_floats(rows, 1, M),
         "sums": described_floats(sums, M, wide if width <= WIDE else wide // 2),
-        "dk": described(of_heads(dk), keys, wide),
-        "dv": described(of_heads(dv), keys, wide_v),
+        "dk": described(as_batch(dk), keys, wide),
+        "dv": described(as_batch(dv), keys, wide_v),
         "dk_to": dk if call.packed else None,
         "dv_to": dv if call.packed else None,
         "token_strides": tuple(in_eights(call.strides(x)) for x in (dk, dv)),
@@ -422,7 +477,8 @@ def table_of(shape: tuple[Any, ...], form: Form) -> list[list[int]]:
 
     Numbers of all: the first row, the first key, visits to tiles of keys, and then, counted
     from that key, what row `i` of the tile sees: from `left + i` to `right + i`, and not past
-    the last key; heads and queries. Numbers of each consumer: of those visits it takes part
+    the last key; heads and rows of `lse` to a head; and where real rows end, and those that
+    are written. Numbers of each consumer: of those visits it takes part
     from `begin` to `end`, and from `a` to `z` all its rows see every key (`tiles.span`).
     """
     Sq, Sk, first, last, heads = shape
@@ -433,7 +489,7 @@ def table_of(shape: tuple[Any, ...], form: Form) -> list[list[int]]:
         visits = -(-(high - low) // N)
         left = 0 if first is None else i0 + first - low
         right = Sk if last is None else i0 + last - low
-        row = [i0, low, visits, left, right, Sk - 1 - low, heads, Sq]
+        row = [i0, low, visits, left, right, Sk - 1 - low, heads, Sq, Sq, Sq]
         for r0 in range(i0, i0 + M, ROWS):
             r1 = min(r0 + ROWS, Sq)
             if r0 >= Sq:
@@ -460,13 +516,21 @@ def _seen(r0: int, r1: int, Sk: int, first: int | None, last: int | None) -> tup
 
 
 def turns_of(
-    visits: Sequence[int], batch: int, heads: int, group: int, programs: int, together: int
+    visits: Sequence[int],
+    batch: int,
+    heads: int,
+    group: int,
+    programs: int,
+    together: int,
+    apart: int = 0,
 ) -> torch.Tensor:
-    """Give each program its tiles of queries: `(tile, b, query head, key/value head)` in turn.
+    """Give each program its tiles of queries: `(row, b, query head, key/value head)` in turn.
+
+    The row is that of the table, in which entries of a batch are so many apart.
 
     The longest come first, and each goes to the program that is free first; but only heads
     whose keys fit into the cache together are worked on at a time. What is returned begins
-    with where each program's turns begin; a tile of `-1` ends them.
+    with where each program's turns begin; a row of `-1` ends them.
     """
     T, n = len(visits), batch * heads
     longest = torch.tensor(visits).argsort(descending=True, stable=True)
@@ -479,7 +543,7 @@ def turns_of(
     tile = longest[inside // width]
     head = section * together + inside % width
     program = at % programs
-    if len(at) <= SORTED:
+    if programs > 1 and len(at) <= SORTED:
         free = [(0.0, p) for p in range(programs)]
         chosen = []
         for t in tile.tolist():
@@ -489,7 +553,8 @@ def turns_of(
         program = torch.tensor(chosen)
     order = program.argsort(stable=True)
     h = head % heads
-    items = torch.stack([tile, head // heads, h, h // group], 1)[order]
+    b = head // heads
+    items = torch.stack([tile + b * apart, b, h, h // group], 1)[order]
     counts = torch.bincount(program, minlength=programs)
     ends = torch.tensor([[-1, 0, 0, 0]])
     parts = [torch.cat([part, ends]) for part in items.split(counts.tolist())]
@@ -505,12 +570,23 @@ def plan_of(
     group: int,
     programs: int,
     together: int,
+    entries: bool,
+    packed: int,
     device: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return turns and table, as they lie on a device; for shapes seen before, as they lay."""
-    table = table_of(shape, form)
-    turns = turns_of([row[2] for row in table], batch, shape[4], group, programs, together)
-    return sent(turns, device), sent(torch.tensor(table, dtype=torch.int32).flatten(), device)
+    """Return turns and table, as they lie on a device; for shapes seen before, as they lay.
+
+    Where the device writes the table, turns are one list, in the order of a batch without
+    lengths, and end as often as there are programs. Packed sequences have so many tiles.
+    """
+    table = [] if packed else table_of(shape, form)
+    visits = [1] * packed or [row[2] for row in table]
+    if not entries:
+        turns = turns_of(visits, batch, shape[4], group, programs, together)
+        return sent(turns, device), sent(torch.tensor(table, dtype=torch.int32).flatten(), device)
+    turns = turns_of(visits, batch, shape[4], group, 1, together, len(visits))
+    ends = turns.new_tensor([-1, 0, 0, 0]).repeat(programs)
+    return sent(torch.cat([turns, ends]), device), ends
 
 
 def sent(x: torch.Tensor, device: str) -> torch.Tensor:
@@ -524,16 +600,21 @@ def sent(x: torch.Tensor, device: str) -> torch.Tensor:
     return copied
 
 
-def of_heads(x: torch.Tensor) -> torch.Tensor:
-    """View packed tokens as a batch of one entry."""
+def parts_of(D: int) -> int:
+    """Say in how many parts of equal width the columns of queries and keys are copied."""
+    return 1 if D & (D - 1) == 0 else D // 64
+
+
+def as_batch(x: torch.Tensor) -> torch.Tensor:
+    """See packed sequences as one entry of a batch."""
     return x.transpose(0, 1)[None] if x.ndim == 3 else x
 
 
 def described(x: torch.Tensor, rows: int, columns: int | None = None) -> Any:
     """Describe an array of tokens to TMA, which copies so many rows of a head at a time.
 
-    A head is an axis of its own, so that what lies past its last token is neither read, but
-    taken as zeros, nor written; likewise past its columns, if more are copied.
+    A head is an axis of its own, so that what lies past its last token or column is neither
+    read, but taken as zeros, nor written.
     """
     from triton.experimental.gluon import language as gl
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor

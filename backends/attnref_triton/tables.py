@@ -82,22 +82,35 @@ class Form(NamedTuple):
     """How the forward kernel for Hopper is cut.
 
     Attributes:
+        columns: Of queries and keys, and of values; narrower heads are filled up.
         consumers: Groups of four warps that multiply, each with 64 queries.
         keys: Keys in a tile.
         stages: Tiles of keys in flight.
         overlap: Whether a consumer's exponentials run while its own last product does.
         registers: For each thread, before they are dealt out anew.
+        direct: Whether results have no room of their own, and leave from registers.
     """
 
+    columns: tuple[int, int]
     consumers: int
     keys: int
     stages: int
     overlap: bool
     registers: int
+    direct: bool = False
 
 
-DENSE = {64: Form(3, 128, 3, False, 128), 128: Form(3, 128, 2, False, 128)}
-"""Columns of a head to the form that serves them."""
+DENSE = {
+    form.columns: form
+    for form in (
+        Form((64, 64), 3, 128, 3, False, 128),
+        Form((128, 128), 3, 128, 2, False, 128),
+        Form((192, 128), 2, 128, 2, True, 168, direct=True),
+        Form((192, 256), 2, 64, 3, True, 168, direct=True),
+        Form((256, 256), 2, 64, 2, True, 168, direct=True),
+    )
+}
+"""Columns to the form that serves them."""
 
 
 class BackwardForm(NamedTuple):
