@@ -43,6 +43,9 @@ WIDE = 128
 WIDE_KEYS = 64
 """Keys of a program of that."""
 
+ROOMS = ("rows", "sums", "delta", "q_tails", "do_tails")
+"""Buffers of a backward pass, by the names that its first kernel has for them."""
+
 ROWS = 64
 """Queries of a consumer: the height of a matrix product of four warps."""
 
@@ -353,8 +356,6 @@ def backward_launches(
         columns = {"STAGES": form.stages, "DO_STAGES": form.stages if wide_v == WIDE else 1}
         columns |= {"BLOCK_D": wide, "BLOCK_DV": wide_v}
     (Hq, Hkv), (Sq, Sk), M = call.heads, call.tokens, form.queries
-    if any(s == 0 for s in dout.stride()):
-        dout = dout.contiguous()
     lines, tiles = call.batch * Hq, tiles_to_cover(call, Sq, M)
     rows = call.q.new_empty((2 * lines, tiles * M), dtype=torch.float32)
     sums = call.q.new_empty((lines * tiles * M, D), dtype=torch.float32)
@@ -427,7 +428,10 @@ def backward_launches(
         "OFFSET": kind,
         "CAPPED": cap is not None,
     }
-    yield Launch(kernel, (tiles * heads,), arguments, warps=8, registers=form.registers)
+    roles = {"offsets": "q_offset", "dk_to": "dk", "dv_to": "dv"}
+    yield Launch(
+        kernel, (tiles * heads,), arguments, warps=8, registers=form.registers, roles=roles
+    )
     arguments = {"sums": sums, "dq": dq, "strides": in_eights(call.strides(dq))}
     arguments |= {**cut, "scale": call.scale}
     yield Launch(scale_kernel, (lines * cut["tiles"],), arguments, warps=8)

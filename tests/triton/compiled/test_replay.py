@@ -149,7 +149,7 @@ def fields_of(x: Any) -> tuple[Any, ...]:
     """Take a tensor descriptor apart, or what the launch of a compiled kernel reads of one."""
     if hasattr(x, "base"):
         return x.base, list(x.shape), list(x.strides), x.padding
-    return (x,)
+    return x if isinstance(x, tuple) else (x,)
 
 
 @pytest.mark.parametrize("hopper", [False, True], ids=["portable", "hopper"])
@@ -170,6 +170,71 @@ def test_attention_is_launched_again(told: Told, hopper: bool) -> None:
     for ours, theirs in zip(short, long, strict=True):
         parts = zip(fields_of(ours), fields_of(theirs), strict=True)
         assert all(alike(x, y, places) for x, y in parts)
+
+
+LENGTHS = torch.tensor([100, 256])
+
+BACK: dict[str, dict[str, Any]] = {
+    "plain": {"causal": True},
+    "sinks": {"sinks": torch.ones(2)},
+    "lengths": {"q_lens": LENGTHS, "kv_lens": LENGTHS, "causal": True, "q_offset": 0},
+    "offsets": {"causal": True, "q_offset": LENGTHS},
+}
+
+
+def gradients_call(seed: int, option: str, *, broadcast: bool = False) -> list[torch.Tensor]:
+    """Make a call backward; return every tensor that is given or comes back."""
+    torch.manual_seed(seed)
+    options = {n: x.clone() if hasattr(x, "clone") else x for n, x in BACK.get(option, {}).items()}
+    q, k, v, out = (torch.randn(2, 2, 256, 64, dtype=torch.bfloat16) for _ in range(4))
+    lse, arrays = torch.randn(2, 2, 256), []
+    if option == "packed":
+        q, k, v, out = (x[0].transpose(0, 1).contiguous() for x in (q, k, v, out))
+        lse, arrays = lse[0].contiguous(), [torch.tensor([0, 100, 256])] * 2
+    dout = out[..., :1].expand(out.shape) if broadcast else torch.randn_like(out)
+    function = attnref.attention_varlen_backward if arrays else attnref.attention_backward
+    given = [dout, q, k, v, out, lse, *arrays]
+    made = function(*given, backend=TritonBackend(), **options)
+    tensors = [x for x in (*options.values(), *made) if isinstance(x, torch.Tensor)]
+    return [*given, *tensors]
+
+
+@pytest.mark.parametrize("option", [*BACK, "packed"])
+def test_the_path_backward_is_launched_again(told: Told, option: str) -> None:
+    """Rooms for what is worked out on the way lie as those of a first call."""
+    gradients_call(0, option)
+    told.clear()
+    given = gradients_call(1, option)
+    short = list(told)
+    assert 1 == len(replay._recipes)
+
+    replay._recipes.clear()
+    told.clear()
+    anew = gradients_call(1, option)
+    places = {x.data_ptr(): at for given_ in (given, anew) for at, x in enumerate(given_)}
+    assert len(short) == len(told) == 3 + (option == "sinks")
+    for ours, theirs in zip(short, told, strict=True):
+        assert len(ours) == len(theirs)
+        for x, y in zip(ours, theirs, strict=True):
+            parts = zip(fields_of(x), fields_of(y), strict=True)
+            assert all(alike(a, b, places) for a, b in parts)
+
+
+def test_a_copied_gradient_is_not_taken_for_a_given_one(told: Told) -> None:
+    """TMA does not read what is broadcast."""
+    gradients_call(0, "plain", broadcast=True)
+    assert (3, 0) == (len(told), len(replay._recipes))
+
+
+def test_where_bits_must_repeat_no_recipe_is_followed(told: Told) -> None:
+    gradients_call(0, "plain")
+    told.clear()
+    torch.use_deterministic_algorithms(True)
+    try:
+        gradients_call(0, "plain")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert 2 == len(told)
 
 
 def test_recipes_do_not_fill_a_device(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
