@@ -130,16 +130,9 @@ def _about_options(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
 
 
 def _about_options_backward(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
-    for name in ("bias", "mask"):
-        if getattr(p, name, None) is not None:
-            yield Reason("feature", f"there is a {name}", name)
-    if p.softcap is not None and not FLAT <= p.softcap <= MILD:
-        said = f"a soft cap of {p.softcap} is not between {FLAT} and {MILD}"
-        yield Reason("softcap", said, "softcap")
-    if p.dtype not in ("float16", "bfloat16"):
-        yield Reason("dtype", f"{p.dtype} is no half precision", "q")
-    if p.scale <= TINY:
-        yield Reason("scale", f"a scale of {p.scale} does not keep the order of scores")
+    yield from _about_options(p)
+    if p.softcap is not None and p.softcap < FLAT:
+        yield Reason("softcap", f"a softcap of {p.softcap} is below {FLAT}", "softcap", FLAT)
 
 
 def _about_sizes(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:

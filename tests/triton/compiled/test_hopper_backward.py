@@ -309,15 +309,15 @@ def test_what_the_path_takes_backward() -> None:
     lens = torch.tensor([3, 200])
     taken: list[dict[str, Any]] = [
         {"softcap": 30.0}, {"sinks": torch.empty(2)}, {"q_lens": lens}, {"kv_lens": lens},
-        {"causal": True, "q_offset": lens},
+        {"causal": True, "q_offset": lens}, {"softcap": 30.0, "scale": -1.0},
     ]  # fmt: skip
     for options in taken:
         assert [] == hopper.reasons_backward(normalize.attention(q, q, q, **options), CHIP)
     refused: list[tuple[str, dict[str, Any]]] = [
         ("there is a bias", {"bias": torch.empty(256, 256)}),
         ("there is a mask", {"mask": torch.empty(256, 256, dtype=torch.bool)}),
-        ("a soft cap of 300.0 is not between", {"softcap": 300.0}),
-        ("a soft cap of 1e-05 is not between", {"softcap": 1e-5}),
+        ("a softcap of 300.0 is above 256", {"softcap": 300.0}),
+        ("a softcap of 1e-05 is below 0.001", {"softcap": 1e-5}),
     ]
     for said, options in refused:
         (why,) = hopper.reasons_backward(normalize.attention(q, q, q, **options), CHIP)
