@@ -347,7 +347,7 @@ def backward_launches(
         kernel, keys = wide_kernel, WIDE_KEYS
         wide, wide_v = (WIDE if n <= WIDE else width for n in (D, DV))
         columns = {"STAGES": form.stages, "DO_STAGES": form.stages if wide_v == WIDE else 1}
-        columns |= {"BLOCK_D": wide, "BLOCK_DV": wide_v}
+        columns |= {"D": blocks(D), "DV": blocks(DV), "BLOCK_D": wide, "BLOCK_DV": wide_v}
     (Hq, Hkv), (Sq, Sk), M = call.heads, call.tokens, form.queries
     lines, tiles = call.batch * Hq, tiles_to_cover(call, Sq, M)
     rows = call.q.new_empty((2 * lines, tiles * M), dtype=torch.float32)
@@ -430,6 +430,11 @@ def backward_launches(
     yield Launch(scale_kernel, (lines * cut["tiles"],), arguments, warps=8)
     if dsinks is not None and delta is not None:
         yield Launch(sinks_kernel, (Hq,), of_sinks(call, lse, delta, dsinks))
+
+
+def blocks(columns: int) -> int:
+    """Round columns up to whole blocks of shared memory."""
+    return -(-columns // 64) * 64
 
 
 def band_of(call: Call) -> tuple[int | None, int | None, str]:

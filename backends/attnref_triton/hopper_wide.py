@@ -54,9 +54,9 @@ def wide_kernel(
     q, k, v, dout, q_tails, do_tails, q_side, k_side, offsets, rows, sums, dk, dv, dk_to, dv_to,
     token_strides, first, last, n, Sq, Sk, tiles, heads, group, lines, together, padded,
     bend, exponent, scale,
-    BLOCK_M: gl.constexpr, STAGES: gl.constexpr, DO_STAGES: gl.constexpr, BLOCK_D: gl.constexpr,
-    BLOCK_DV: gl.constexpr, LEFT: gl.constexpr, RIGHT: gl.constexpr, OFFSET: gl.constexpr,
-    CAPPED: gl.constexpr,
+    BLOCK_M: gl.constexpr, STAGES: gl.constexpr, DO_STAGES: gl.constexpr, D: gl.constexpr,
+    DV: gl.constexpr, BLOCK_D: gl.constexpr, BLOCK_DV: gl.constexpr, LEFT: gl.constexpr,
+    RIGHT: gl.constexpr, OFFSET: gl.constexpr, CAPPED: gl.constexpr,
 ):  # fmt: skip
     """Compute `dk` and `dv` of one tile of keys, and add its part of `dq`.
 
@@ -102,7 +102,8 @@ def wide_kernel(
                 p_s, ds_s, dq_s, kv_full, q_full, do_full, q_free, do_free, b, g, j0, k_start,
                 i_low, base, count, first, last, keys, extent, heads, group, padded,
                 bend, exponent, scale,
-                BLOCK_M, STAGES, DO_STAGES, BLOCK_D, BLOCK_DV, LEFT, RIGHT, CAPPED, CUT, PACKED,
+                BLOCK_M, STAGES, DO_STAGES, D, DV, BLOCK_D, BLOCK_DV, LEFT, RIGHT, CAPPED, CUT,
+                PACKED,
             )),
             (produce, (
                 q, k, v, dout, q_tails, do_tails, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
@@ -158,9 +159,9 @@ def consume(
     p_s, ds_s, dq_s, kv_full, q_full, do_full, q_free, do_free, b, g, j0, k_start,
     i_low, base, count, first, last, keys, extent, heads, group, padded,
     bend, exponent, scale,
-    BLOCK_M: gl.constexpr, STAGES: gl.constexpr, DO_STAGES: gl.constexpr, BLOCK_D: gl.constexpr,
-    BLOCK_DV: gl.constexpr, LEFT: gl.constexpr, RIGHT: gl.constexpr, CAPPED: gl.constexpr,
-    CUT: gl.constexpr, PACKED: gl.constexpr,
+    BLOCK_M: gl.constexpr, STAGES: gl.constexpr, DO_STAGES: gl.constexpr, D: gl.constexpr,
+    DV: gl.constexpr, BLOCK_D: gl.constexpr, BLOCK_DV: gl.constexpr, LEFT: gl.constexpr,
+    RIGHT: gl.constexpr, CAPPED: gl.constexpr, CUT: gl.constexpr, PACKED: gl.constexpr,
 ):  # fmt: skip
     """Multiply; in each product four warps have half of the columns."""
     HALF: gl.constexpr = BLOCK_D // 2
@@ -184,14 +185,13 @@ def consume(
             gl.thread_barrier()
     dk_acc = gl.zeros([KEYS, BLOCK_D], gl.float32, dk_l)
     dv_acc = gl.zeros([KEYS, BLOCK_DV], gl.float32, dv_l)
-    nothing = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l)
     no_sum = gl.zeros([BLOCK_M, HALF], gl.float32, dq_l)
-    s = nothing
+    s = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l)
     total = count * group
     mbarrier.wait(kv_full, 0)
     if total > 0:
         mbarrier.wait(q_full.index(0), 0)
-        s = scores(k_tile, q_s.index(0), BLOCK_M, BLOCK_D)
+        s = transposed_product(k_s, q_s.index(0), BLOCK_M, D, BLOCK_D)
         s = warpgroup_mma_wait(0, deps=(s,))
     at = 0
     member = 0
@@ -203,7 +203,7 @@ def consume(
         do_tile = do_s.index(do_slot)._reinterpret(dtype, [BLOCK_M, BLOCK_DV], flat)
         i0 = i_low + at * BLOCK_M
         mbarrier.wait(do_full.index(do_slot), (step // DO_STAGES) & 1)
-        dp = warpgroup_mma(v_tile, do_tile.permute((1, 0)), nothing, use_acc=False, is_async=True)
+        dp = transposed_product(v_s, do_s.index(do_slot), BLOCK_M, DV, BLOCK_DV)
         if CAPPED:
             s = lowered(s, bend)
         if is_ragged(i0, j0, first, last, keys, BLOCK_M, KEYS, LEFT, RIGHT):
@@ -236,7 +236,7 @@ def consume(
         after = step + 1
         ahead = after % STAGES
         mbarrier.wait(q_full.index(ahead), (after // STAGES) & 1, pred=after < total)
-        s = scores(k_tile, q_s.index(ahead), BLOCK_M, BLOCK_D)
+        s = transposed_product(k_s, q_s.index(ahead), BLOCK_M, D, BLOCK_D)
         dq, dk_acc = warpgroup_mma_wait(1, deps=(dq, dk_acc))
         tma.store_wait(0)
         mbarrier.arrive(q_free.index(slot))
@@ -262,9 +262,22 @@ def consume(
 
 
 @gluon.jit
-def scores(k_tile, q_room, BLOCK_M: gl.constexpr, BLOCK_D: gl.constexpr):
-    """Issue `k q^T`, and do not wait."""
+def transposed_product(x, y, BLOCK_M: gl.constexpr, COLUMNS: gl.constexpr, WIDTH: gl.constexpr):
+    """Issue `x y^T` for tiles of keys and of queries of so many columns, and do not wait.
+
+    Columns lie in blocks of 64, and those that are zeros throughout are left out.
+    """
     s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 2], [16, BLOCK_M // 2, 16])
-    nothing = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l)
-    q_tile = q_room._reinterpret(k_tile.dtype, [BLOCK_M, BLOCK_D], k_tile.layout)
-    return warpgroup_mma(k_tile, q_tile.permute((1, 0)), nothing, use_acc=False, is_async=True)
+    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
+    PARTS: gl.constexpr = COLUMNS // 64
+    s = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l)
+    if PARTS * 64 == WIDTH:
+        x = x._reinterpret(x.dtype, [KEYS, WIDTH], flat)
+        y = y._reinterpret(x.dtype, [BLOCK_M, WIDTH], flat)
+        return warpgroup_mma(x, y.permute((1, 0)), s, use_acc=False, is_async=True)
+    x = x._reinterpret(x.dtype, [WIDTH // 64, KEYS, 64], flat)
+    y = y._reinterpret(x.dtype, [WIDTH // 64, BLOCK_M, 64], flat)
+    for part in gl.static_range(PARTS):
+        right = y.index(part).permute((1, 0))
+        s = warpgroup_mma(x.index(part), right, s, use_acc=part > 0, is_async=True)
+    return s
