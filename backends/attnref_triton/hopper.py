@@ -272,10 +272,12 @@ def launches_of(
             x.record_stream(torch.cuda.current_stream(call.q.device))
     out, parts = buffers["out"], parts_of(D)
     direct = form.direct or call.packed
-    natural, extra = call.bias is not None, None
-    tabled = "bias" if natural else "no" if call.mask is None else "mask"
-    if tabled != "no":
-        extra = condensed(call.bias if natural else call.mask.view(torch.uint8))
+    tabled, extra = "no", None
+    if call.bias is not None:
+        tabled, extra = "bias", condensed(call.bias)
+    elif call.mask is not None:
+        tabled, extra = "mask", condensed(call.mask.view(torch.uint8))
+    natural = tabled == "bias"
     unit = call.scale if cap is None else 2 * cap
     arguments = {
         "q": described(as_batch(call.q), ROWS, D // parts),

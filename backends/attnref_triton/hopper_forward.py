@@ -138,8 +138,9 @@ def attend_kernel(
                     PACKED, TABLED, 1,
                 )),
                 (produce, (
-                    q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free, k_full, k_free, v_full, v_free,
-                    3, BLOCK_N, STAGES, D, PARTS, ENTRIES, TABLED,
+                    q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full,
+                    mail_free, q_full, q_free, k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES,
+                    D, PARTS, ENTRIES, TABLED,
                 )),
                 (consume, (
                     out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
@@ -169,8 +170,9 @@ def attend_kernel(
                     PACKED, TABLED, 1,
                 )),
                 (produce, (
-                    q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free, k_full, k_free, v_full, v_free,
-                    2, BLOCK_N, STAGES, D, PARTS, ENTRIES, TABLED,
+                    q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full,
+                    mail_free, q_full, q_free, k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES,
+                    D, PARTS, ENTRIES, TABLED,
                 )),
             ],
             [4, 1], [240, 24],
@@ -179,9 +181,10 @@ def attend_kernel(
 
 @gluon.jit
 def produce(
-    q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free, k_full, k_free, v_full, v_free,
-    CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
-    PARTS: gl.constexpr, ENTRIES: gl.constexpr, TABLED: gl.constexpr,
+    q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full, mail_free,
+    q_full, q_free, k_full, k_free, v_full, v_free, CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr,
+    STAGES: gl.constexpr, D: gl.constexpr, PARTS: gl.constexpr, ENTRIES: gl.constexpr,
+    TABLED: gl.constexpr,
 ):  # fmt: skip
     """Copy what consumers need: a tile's queries once, its keys and values in rings.
 
@@ -311,13 +314,14 @@ def consume(
         if OVERLAP:
             if end > begin:
                 m, l, acc, p = first_tile(
-                    begin, end, m, l, acc, row, q_s, k_s, extra_s, k_full, k_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, PARTS,
-                    CONSUMERS, LEFT, TABLED, ME,
+                    begin, end, m, l, acc, row, q_s, k_s, extra_s, k_full, k_free, c, exponent,
+                    bend, origin, unit, BLOCK_N, STAGES, D, PARTS, CONSUMERS, LEFT, TABLED, ME,
                 )  # fmt: skip
                 if LEFT:
                     m, l, acc, p = overlapped(
-                        begin + 1, a, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free, c, exponent, bend, origin, unit,
-                        BLOCK_N, STAGES, D, DV, PARTS, CONSUMERS, LEFT, TABLED, ME, True,
+                        begin + 1, a, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full,
+                        k_free, v_full, v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D,
+                        DV, PARTS, CONSUMERS, LEFT, TABLED, ME, True,
                     )  # fmt: skip
                 a = gl.maximum(a, begin + 1)
                 m, l, acc, p = overlapped(
@@ -326,8 +330,9 @@ def consume(
                     DV, PARTS, CONSUMERS, LEFT, TABLED, ME, False,
                 )  # fmt: skip
                 m, l, acc, p = overlapped(
-                    gl.maximum(a, z), end, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free, c, exponent, bend, origin, unit,
-                    BLOCK_N, STAGES, D, DV, PARTS, CONSUMERS, LEFT, TABLED, ME, True,
+                    gl.maximum(a, z), end, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full,
+                    k_free, v_full, v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV,
+                    PARTS, CONSUMERS, LEFT, TABLED, ME, True,
                 )  # fmt: skip
                 s = (c + end - 1) % STAGES
                 mbarrier.wait(v_full.index(s), ((c + end - 1) // STAGES) & 1)
