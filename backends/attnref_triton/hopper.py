@@ -8,6 +8,7 @@ a call means, only which kernel answers it, and `reasons` says why one does not 
 
 import heapq
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -28,6 +29,8 @@ from attnref_triton.tables import (
     CAPPED_BACKWARD,
     DENSE,
     DENSE_BACKWARD,
+    DENSE_ENTRIES,
+    DENSE_TABLED,
     FEW,
     BackwardForm,
     Chip,
@@ -70,6 +73,9 @@ SORTED = 2**16
 Where there are more, programs have so many that taking turns is as fair.
 """
 
+
+HALF = (torch.float16, torch.bfloat16)
+"""Types of a bias whose tiles fit."""
 
 MOST = 2**20
 """Tiles of queries whose turns are still written down."""
@@ -118,9 +124,8 @@ def _about_machine(chip: Chip) -> list[Reason]:
 
 
 def _about_options(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
-    for name in ("bias", "mask"):
-        if getattr(p, name, None) is not None:
-            yield Reason("feature", f"there is a {name}", name)
+    if isinstance(p, AttentionProblem):
+        yield from _about_tables(p)
     if p.dtype not in ("float16", "bfloat16"):
         yield Reason("dtype", f"{p.dtype} is no half precision", "q")
     if p.softcap is not None and p.softcap > MILD:
@@ -129,10 +134,37 @@ def _about_options(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
         yield Reason("scale", f"a scale of {p.scale} does not keep the order of scores")
 
 
+def _about_tables(p: AttentionProblem) -> Iterator[Reason]:
+    if p.bias is not None and p.mask is not None:
+        yield Reason("feature", "there is a bias and a mask, and room for one", "mask")
+    for name, x, dtypes in (("bias", p.bias, HALF), ("mask", p.mask, (torch.bool,))):
+        if x is None:
+            continue
+        if x.dtype not in dtypes:
+            yield Reason("dtype", f"the {name} is {x.dtype}, which is no half precision", name)
+        lines = x.ndim > 1 and x.shape[-2:] == (p.sizes.Sq, p.sizes.Sk)
+        sixteen = 16 // x.element_size()
+        rows = [s for s, n in zip(x.stride()[:-1], x.shape, strict=False) if n > 1]
+        if not lines or rows[-1:] == [0] or any(s % sixteen for s in rows) or x.data_ptr() % 16:
+            yield Reason("strides", f"rows of the {name} do not begin at sixteen bytes", name)
+        elif x.stride(-1) != 1:
+            yield Reason("strides", f"columns of the {name} are not adjacent", name)
+        if max(p.sizes.D, p.sizes.Dv) > max(DENSE_TABLED)[0]:
+            said = f"there is a {name}, and no room for it beside {p.sizes.D} columns"
+            yield Reason("head-size", said, name, max(DENSE_TABLED)[0])
+
+
 def _about_options_backward(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
-    yield from _about_options(p)
-    if p.softcap is not None and p.softcap < FLAT:
-        yield Reason("softcap", f"a softcap of {p.softcap} is below {FLAT}", "softcap", FLAT)
+    for name in ("bias", "mask"):
+        if getattr(p, name, None) is not None:
+            yield Reason("feature", f"there is a {name}", name)
+    if p.dtype not in ("float16", "bfloat16"):
+        yield Reason("dtype", f"{p.dtype} is no half precision", "q")
+    if p.softcap is not None and not FLAT <= p.softcap <= MILD:
+        said = f"a softcap of {p.softcap} is not between {FLAT} and {MILD}"
+        yield Reason("softcap", said, "softcap")
+    if p.softcap is None and p.scale <= TINY:
+        yield Reason("scale", f"a scale of {p.scale} does not keep the order of scores")
 
 
 def _about_sizes(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
@@ -225,8 +257,11 @@ def capturing() -> bool:
 def form_of(call: Call) -> Form:
     """Look up how the kernel is cut: for the narrowest columns that hold the call's."""
     D, DV = call.sizes
-    columns = min((d, dv) for d, dv in DENSE if d >= D and dv >= DV)
-    return DENSE[columns]
+    forms = DENSE_ENTRIES if has_entries(call) else DENSE
+    if call.bias is not None or call.mask is not None:
+        forms = DENSE_TABLED
+    columns = min((d, dv) for d, dv in forms if d >= D and dv >= DV)
+    return forms[columns]
 
 
 def has_entries(call: Call) -> bool:
@@ -242,7 +277,8 @@ def launches_of(
 
     (Hq, _), (Sq, Sk), form = call.heads, call.tokens, form or form_of(call)
     entries, cap, (D, DV) = has_entries(call), call.softcap, form.columns
-    shape = (Sq, Sk, *bounds(call), Hq)
+    usual = replace(call, offset=0) if isinstance(call.offset, torch.Tensor) else call
+    shape = (Sq, Sk, *bounds(usual), Hq)
     tiles = tiles_to_cover(call, Sq, form.consumers * ROWS)
     programs = min(chip.processors, tiles * Hq * call.batch)
     row_bytes = sum(call.sizes) * call.q.element_size()
@@ -260,21 +296,30 @@ def launches_of(
             x.record_stream(torch.cuda.current_stream(call.q.device))
     out, parts = buffers["out"], parts_of(D)
     direct = form.direct or call.packed
-    q, k, v, o = (call.q, call.k, call.v, out)
+    tabled, extra = "no", None
+    if call.bias is not None:
+        tabled, extra = "bias", condensed(call.bias)
+    elif call.mask is not None:
+        tabled, extra = "mask", condensed(call.mask.view(torch.uint8))
+    natural = tabled == "bias"
+    unit = call.scale if cap is None else 2 * cap
     arguments = {
-        "q": described(as_batch(q), ROWS, D // parts),
-        "k": described(as_batch(k), form.keys, D // parts),
-        "v": described(as_batch(v), form.keys, DV),
-        "out": None if form.direct else described(as_batch(o), ROWS, DV),
+        "q": described(as_batch(call.q), ROWS, D // parts),
+        "k": described(as_batch(call.k), form.keys, D // parts),
+        "v": described(as_batch(call.v), form.keys, DV),
+        "extra": None if extra is None else described(extra, ROWS, form.keys),
+        "shared": (0, 0) if extra is None else tuple(int(n > 1) for n in extra.shape[:2]),
+        "out": None if form.direct else described(as_batch(out), ROWS, DV),
         "results": out if direct else None,
         "out_strides": (*in_eights(call.strides(out))[:3], out.shape[-1] // EIGHT),
         "lse": buffers["lse"],
         "sinks": call.sinks,
         "turns": turns,
         "table": table,
-        "exponent": (call.scale if cap is None else 2 * cap) * LOG2E,
+        "exponent": (1.0 if natural else unit) * LOG2E,
         "bend": None if cap is None else 2 * call.scale * LOG2E / cap,
         "origin": cap,
+        "unit": unit if natural else None,
         "CONSUMERS": form.consumers,
         "BLOCK_N": form.keys,
         "STAGES": form.stages,
@@ -287,13 +332,14 @@ def launches_of(
         "ENTRIES": entries,
         "CLEAN": call.packed or call.lens[1] is not None,
         "PACKED": call.packed,
+        "TABLED": tabled,
     }
     attend = Launch(
         attend_kernel,
         (programs,),
         arguments,
         registers=form.registers,
-        roles={"results": "out"},
+        roles={"results": "out", "extra": tabled},
         kept=frozenset({"turns"} if entries else {"turns", "table"}),
     )
     return [*launches, attend]
@@ -612,6 +658,12 @@ def as_batch(x: torch.Tensor) -> torch.Tensor:
     return x.transpose(0, 1)[None] if x.ndim == 3 else x
 
 
+def condensed(x: torch.Tensor) -> torch.Tensor:
+    """Give axes of entries and heads the length one along which all are the same."""
+    b, h = (1 if s == 0 else n for s, n in zip(x.stride()[:2], x.shape[:2], strict=True))
+    return x[:b, :h]
+
+
 def described(x: torch.Tensor, rows: int, columns: int | None = None) -> Any:
     """Describe an array of tokens to TMA, which copies so many rows of a head at a time.
 
@@ -622,8 +674,8 @@ def described(x: torch.Tensor, rows: int, columns: int | None = None) -> Any:
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
     block = [1, 1, rows, columns or x.shape[-1]]
-    dtype = gl.bfloat16 if x.dtype is torch.bfloat16 else gl.float16
-    layout = gl.NVMMASharedLayout.get_default_for(block, dtype)
+    dtypes = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16, torch.uint8: gl.uint8}
+    layout = gl.NVMMASharedLayout.get_default_for(block, dtypes[x.dtype])
     return TensorDescriptor(x, list(x.shape), strides_of(x), block, layout)
 
 
@@ -642,4 +694,5 @@ def described_floats(x: torch.Tensor, rows: int, columns: int) -> Any:
 
 def strides_of(x: torch.Tensor) -> list[int]:
     """Return strides as TMA wants them, also of axes of length one."""
-    return [EIGHT if n == 1 else s for n, s in zip(x.shape[:-1], x.stride(), strict=False)] + [1]
+    sixteen = 16 // x.element_size()
+    return [sixteen if n == 1 else s for n, s in zip(x.shape[:-1], x.stride(), strict=False)] + [1]

@@ -63,10 +63,12 @@ COUNTER = gl.constexpr(4)
 
 @gluon.jit
 def attend_kernel(
-    q, k, v, out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
+    q, k, v, extra, shared, out, results, out_strides, lse, sinks, turns, table,
+    exponent, bend, origin, unit,
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     DV: gl.constexpr, PARTS: gl.constexpr, LEFT: gl.constexpr, OVERLAP: gl.constexpr,
     DIRECT: gl.constexpr, ENTRIES: gl.constexpr, CLEAN: gl.constexpr, PACKED: gl.constexpr,
+    TABLED: gl.constexpr,
 ):  # fmt: skip
     """Attend; a program takes its turns, see the top of this file.
 
@@ -78,10 +80,15 @@ def attend_kernel(
     `DIRECT`: results go from registers to memory, `results` with its strides. `ENTRIES`: the
     device says what each entry of a batch has, turns are taken by whoever is free, and
     `CLEAN` if there are keys that must not be read. `PACKED`: rows past a tile's last are
-    another sequence's.
+    another sequence's. `TABLED`: what `extra` is, `"bias"`, `"mask"` or `"no"`.
     """
     P: gl.constexpr = D // PARTS
     q_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS * PARTS, 1, 1, ROWS, P], q.layout)
+    extra_s = q_s
+    if TABLED != "no":
+        extra_s = gl.allocate_shared_memory(
+            extra.dtype, [STAGES * CONSUMERS, 1, 1, ROWS, BLOCK_N], extra.layout
+        )
     o_s = q_s
     if not DIRECT:
         o_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, DV], out.layout)
@@ -118,29 +125,29 @@ def attend_kernel(
             [
                 (consume, (
                     out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
-                    q_s, o_s, k_s, v_s, mail, mail_full, mail_free, q_full, q_free,
+                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
                     k_full, k_free, v_full, v_free,
                     3, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
-                    PACKED, 0,
+                    PACKED, TABLED, 0,
                 )),
                 (consume, (
                     out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
-                    q_s, o_s, k_s, v_s, mail, mail_full, mail_free, q_full, q_free,
+                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
                     k_full, k_free, v_full, v_free,
                     3, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
-                    PACKED, 1,
+                    PACKED, TABLED, 1,
                 )),
                 (produce, (
-                    q, k, v, turns, table, q_s, k_s, v_s, mail, mail_full, mail_free,
-                    q_full, q_free, k_full, k_free, v_full, v_free,
-                    3, BLOCK_N, STAGES, D, PARTS, ENTRIES,
+                    q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full,
+                    mail_free, q_full, q_free, k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES,
+                    D, PARTS, ENTRIES, TABLED,
                 )),
                 (consume, (
                     out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
-                    q_s, o_s, k_s, v_s, mail, mail_full, mail_free, q_full, q_free,
+                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
                     k_full, k_free, v_full, v_free,
                     3, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
-                    PACKED, 2,
+                    PACKED, TABLED, 2,
                 )),
             ],
             [4, 1, 4], [160, 24, 160],
@@ -150,22 +157,22 @@ def attend_kernel(
             [
                 (consume, (
                     out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
-                    q_s, o_s, k_s, v_s, mail, mail_full, mail_free, q_full, q_free,
+                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
                     k_full, k_free, v_full, v_free,
                     2, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
-                    PACKED, 0,
+                    PACKED, TABLED, 0,
                 )),
                 (consume, (
                     out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
-                    q_s, o_s, k_s, v_s, mail, mail_full, mail_free, q_full, q_free,
+                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
                     k_full, k_free, v_full, v_free,
                     2, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
-                    PACKED, 1,
+                    PACKED, TABLED, 1,
                 )),
                 (produce, (
-                    q, k, v, turns, table, q_s, k_s, v_s, mail, mail_full, mail_free,
-                    q_full, q_free, k_full, k_free, v_full, v_free,
-                    2, BLOCK_N, STAGES, D, PARTS, ENTRIES,
+                    q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full,
+                    mail_free, q_full, q_free, k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES,
+                    D, PARTS, ENTRIES, TABLED,
                 )),
             ],
             [4, 1], [240, 24],
@@ -174,10 +181,10 @@ def attend_kernel(
 
 @gluon.jit
 def produce(
-    q, k, v, turns, table, q_s, k_s, v_s, mail, mail_full, mail_free,
-    q_full, q_free, k_full, k_free, v_full, v_free,
-    CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
-    PARTS: gl.constexpr, ENTRIES: gl.constexpr,
+    q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full, mail_free,
+    q_full, q_free, k_full, k_free, v_full, v_free, CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr,
+    STAGES: gl.constexpr, D: gl.constexpr, PARTS: gl.constexpr, ENTRIES: gl.constexpr,
+    TABLED: gl.constexpr,
 ):  # fmt: skip
     """Copy what consumers need: a tile's queries once, its keys and values in rings.
 
@@ -209,11 +216,23 @@ def produce(
             phase = (c // STAGES) & 1
             j0 = low + t * BLOCK_N
             mbarrier.wait(k_free.index(s), phase ^ 1)
-            mbarrier.expect(k_full.index(s), PARTS * k.block_type.nbytes)
+            if TABLED == "no":
+                mbarrier.expect(k_full.index(s), PARTS * k.block_type.nbytes)
+            else:
+                mbarrier.expect(
+                    k_full.index(s),
+                    PARTS * k.block_type.nbytes + CONSUMERS * extra.block_type.nbytes,
+                )
             for p in gl.static_range(PARTS):
                 tma.async_copy_global_to_shared(
                     k, [b, g, j0, p * P], k_full.index(s), k_s.index(s * PARTS + p)
                 )
+            if TABLED != "no":
+                for i in gl.static_range(CONSUMERS):
+                    tma.async_copy_global_to_shared(
+                        extra, [b * shared[0], h * shared[1], i0 + i * ROWS, j0],
+                        k_full.index(s), extra_s.index(s * CONSUMERS + i),
+                    )  # fmt: skip
             if t == 0:
                 for i in gl.static_range(CONSUMERS):
                     mbarrier.wait(q_free.index(i), (turn & 1) ^ 1)
@@ -255,13 +274,13 @@ def told(turns, mail, mail_full, mail_free, taken):
 
 @gluon.jit
 def consume(
-    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
-    q_s, o_s, k_s, v_s, mail, mail_full, mail_free, q_full, q_free,
+    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin, unit,
+    q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
     k_full, k_free, v_full, v_free,
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     DV: gl.constexpr, PARTS: gl.constexpr, LEFT: gl.constexpr, OVERLAP: gl.constexpr,
     DIRECT: gl.constexpr, ENTRIES: gl.constexpr, CLEAN: gl.constexpr, PACKED: gl.constexpr,
-    ME: gl.constexpr,
+    TABLED: gl.constexpr, ME: gl.constexpr,
 ):  # fmt: skip
     """Attend with 64 queries of each turn's tile: those of consumer `ME`.
 
@@ -295,25 +314,25 @@ def consume(
         if OVERLAP:
             if end > begin:
                 m, l, acc, p = first_tile(
-                    begin, end, m, l, acc, row, q_s, k_s, k_full, k_free, c,
-                    exponent, bend, BLOCK_N, STAGES, D, PARTS, LEFT, ME,
+                    begin, end, m, l, acc, row, q_s, k_s, extra_s, k_full, k_free, c, exponent,
+                    bend, origin, unit, BLOCK_N, STAGES, D, PARTS, CONSUMERS, LEFT, TABLED, ME,
                 )  # fmt: skip
                 if LEFT:
                     m, l, acc, p = overlapped(
-                        begin + 1, a, end, m, l, acc, p, row, q_s, k_s, v_s, k_full, k_free,
-                        v_full, v_free, c, exponent, bend, BLOCK_N, STAGES, D, DV, PARTS, LEFT, ME,
-                        True,
+                        begin + 1, a, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full,
+                        k_free, v_full, v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D,
+                        DV, PARTS, CONSUMERS, LEFT, TABLED, ME, True,
                     )  # fmt: skip
                 a = gl.maximum(a, begin + 1)
                 m, l, acc, p = overlapped(
-                    a, z, end, m, l, acc, p, row, q_s, k_s, v_s, k_full, k_free,
-                    v_full, v_free, c, exponent, bend, BLOCK_N, STAGES, D, DV, PARTS, LEFT, ME,
-                    False,
+                    a, z, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full,
+                    k_free, v_full, v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D,
+                    DV, PARTS, CONSUMERS, LEFT, TABLED, ME, False,
                 )  # fmt: skip
                 m, l, acc, p = overlapped(
-                    gl.maximum(a, z), end, end, m, l, acc, p, row, q_s, k_s, v_s, k_full,
-                    k_free, v_full, v_free, c, exponent, bend, BLOCK_N, STAGES, D, DV, PARTS, LEFT,
-                    ME, True,
+                    gl.maximum(a, z), end, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full,
+                    k_free, v_full, v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV,
+                    PARTS, CONSUMERS, LEFT, TABLED, ME, True,
                 )  # fmt: skip
                 s = (c + end - 1) % STAGES
                 mbarrier.wait(v_full.index(s), ((c + end - 1) // STAGES) & 1)
@@ -326,16 +345,19 @@ def consume(
         else:
             if LEFT:
                 m, l, acc = in_turn(
-                    begin, a, m, l, acc, row, q_s, k_s, v_s, k_full, k_free, v_full, v_free, c,
-                    exponent, bend, BLOCK_N, STAGES, D, DV, PARTS, LEFT, CLEAN, ME, True,
+                    begin, a, m, l, acc, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full,
+                    v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV, PARTS,
+                    CONSUMERS, LEFT, CLEAN, TABLED, ME, True,
                 )  # fmt: skip
             m, l, acc = in_turn(
-                a, z, m, l, acc, row, q_s, k_s, v_s, k_full, k_free, v_full, v_free, c,
-                exponent, bend, BLOCK_N, STAGES, D, DV, PARTS, LEFT, CLEAN, ME, False,
+                a, z, m, l, acc, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free,
+                c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV, PARTS, CONSUMERS, LEFT,
+                CLEAN, TABLED, ME, False,
             )  # fmt: skip
             m, l, acc = in_turn(
-                z, end, m, l, acc, row, q_s, k_s, v_s, k_full, k_free, v_full, v_free, c,
-                exponent, bend, BLOCK_N, STAGES, D, DV, PARTS, LEFT, CLEAN, ME, True,
+                z, end, m, l, acc, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free,
+                c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV, PARTS, CONSUMERS, LEFT,
+                CLEAN, TABLED, ME, True,
             )  # fmt: skip
         b = gl.load(here + 1)
         h = gl.load(here + 2)
@@ -357,7 +379,7 @@ def consume(
             turn += 1
 
         l = gl.convert_layout(gl.sum(l, 1), line, assert_trivial=True)
-        e, weight = finish(m, l, exponent, origin, sinks, h)
+        e, weight = finish(m, l, exponent, None if TABLED == "bias" else origin, sinks, h)
         i = r0 + gl.arange(0, ROWS, line)
         if ENTRIES:
             e = gl.where(i < real, e, -INF)
@@ -433,10 +455,10 @@ def span(table, tile, CONSUMERS: gl.constexpr, ME: gl.constexpr):
 
 @gluon.jit
 def in_turn(
-    t0, t1, m, l, acc, row, q_s, k_s, v_s, k_full, k_free, v_full, v_free, c, exponent,
-    bend, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, DV: gl.constexpr,
-    PARTS: gl.constexpr, LEFT: gl.constexpr, CLEAN: gl.constexpr, ME: gl.constexpr,
-    RAGGED: gl.constexpr,
+    t0, t1, m, l, acc, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free, c,
+    exponent, bend, origin, unit, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
+    DV: gl.constexpr, PARTS: gl.constexpr, CONSUMERS: gl.constexpr, LEFT: gl.constexpr,
+    CLEAN: gl.constexpr, TABLED: gl.constexpr, ME: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
     """Take visits one after the other: product, softmax, product."""
     dtype: gl.constexpr = q_s.dtype
@@ -447,11 +469,11 @@ def in_turn(
         mbarrier.wait(k_full.index(slot), phase)
         s = scores(q_s, k_s, slot, BLOCK_N, D, PARTS, ME)
         s = warpgroup_mma_wait(0, deps=(s,))
+        s = tabled(s, slot, extra_s, bend, origin, unit, CONSUMERS, TABLED, ME)
         mbarrier.arrive(k_free.index(slot))
-        s = capped(s, bend)
         if RAGGED:
             s = hide(s, row, t * BLOCK_N, LEFT, ME)
-        p, m, l, alpha = softmax(s, m, l, exponent, RAGGED)
+        p, m, l, alpha = softmax(s, m, l, exponent, TABLED, RAGGED)
         acc = acc * spread(alpha, acc)
         mbarrier.wait(v_full.index(slot), phase)
         v_tile = v_s.index(slot)._reinterpret(dtype, [BLOCK_N, DV], flat)
@@ -465,9 +487,10 @@ def in_turn(
 
 @gluon.jit
 def first_tile(
-    t, end, m, l, acc, row, q_s, k_s, k_full, k_free, c, exponent, bend,
-    BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, PARTS: gl.constexpr,
-    LEFT: gl.constexpr, ME: gl.constexpr,
+    t, end, m, l, acc, row, q_s, k_s, extra_s, k_full, k_free, c,
+    exponent, bend, origin, unit, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
+    PARTS: gl.constexpr, CONSUMERS: gl.constexpr, LEFT: gl.constexpr, TABLED: gl.constexpr,
+    ME: gl.constexpr,
 ):  # fmt: skip
     """Begin an overlapping schedule: its first weights, whose product comes with the next visit."""
     dtype: gl.constexpr = q_s.dtype
@@ -475,10 +498,10 @@ def first_tile(
     mbarrier.wait(k_full.index(slot), ((c + t) // STAGES) & 1)
     s = scores(q_s, k_s, slot, BLOCK_N, D, PARTS, ME)
     s = warpgroup_mma_wait(0, deps=(s,))
+    s = tabled(s, slot, extra_s, bend, origin, unit, CONSUMERS, TABLED, ME)
     mbarrier.arrive(k_free.index(slot))
-    s = capped(s, bend)
     s = hide(s, row, t * BLOCK_N, LEFT, ME)
-    p, m, l, _ = softmax(s, m, l, exponent, True)
+    p, m, l, _ = softmax(s, m, l, exponent, TABLED, True)
     after = c + t + 1
     mbarrier.wait(k_full.index(after % STAGES), (after // STAGES) & 1, pred=t + 1 < end)
     return m, l, acc, factor(p, acc, dtype)
@@ -486,9 +509,10 @@ def first_tile(
 
 @gluon.jit
 def overlapped(
-    t0, t1, end, m, l, acc, p, row, q_s, k_s, v_s, k_full, k_free, v_full, v_free, c, exponent,
-    bend, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, DV: gl.constexpr,
-    PARTS: gl.constexpr, LEFT: gl.constexpr, ME: gl.constexpr, RAGGED: gl.constexpr,
+    t0, t1, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free,
+    c, exponent, bend, origin, unit, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
+    DV: gl.constexpr, PARTS: gl.constexpr, CONSUMERS: gl.constexpr, LEFT: gl.constexpr,
+    TABLED: gl.constexpr, ME: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
     """Take visits so that the product of one's weights runs while the next's are worked out.
 
@@ -505,11 +529,11 @@ def overlapped(
         v_tile = v_s.index(before)._reinterpret(dtype, [BLOCK_N, DV], flat)
         acc = warpgroup_mma(p, v_tile, acc, is_async=True)
         s = warpgroup_mma_wait(1, deps=(s,))
+        s = tabled(s, slot, extra_s, bend, origin, unit, CONSUMERS, TABLED, ME)
         mbarrier.arrive(k_free.index(slot))
-        s = capped(s, bend)
         if RAGGED:
             s = hide(s, row, t * BLOCK_N, LEFT, ME)
-        w, m, l, alpha = softmax(s, m, l, exponent, RAGGED)
+        w, m, l, alpha = softmax(s, m, l, exponent, TABLED, RAGGED)
         after = c + t + 1
         mbarrier.wait(k_full.index(after % STAGES), (after // STAGES) & 1, pred=t + 1 < end)
         acc = warpgroup_mma_wait(0, deps=(acc,))
@@ -546,6 +570,30 @@ def capped(s, bend):
         s = -gl.inline_asm_elementwise(
             "rcp.approx.ftz.f32 $0, $1;", "=f,f", [grown], gl.float32, True, 1
         )
+    return s
+
+
+@gluon.jit
+def tabled(
+    s, slot, extra_s, bend, origin, unit, CONSUMERS: gl.constexpr, TABLED: gl.constexpr,
+    ME: gl.constexpr,
+):  # fmt: skip
+    """Turn products into scores: with a bias, natural ones; and hide what a mask does (B2 to B4).
+
+    The tiles of either lie in the ring with the keys.
+    """
+    s = capped(s, bend)
+    if TABLED != "no":
+        bits: gl.constexpr = 16 if TABLED == "bias" else 8
+        flat: gl.constexpr = gl.NVMMASharedLayout(128, bits, rank=2)
+        room = extra_s.index(slot * CONSUMERS + ME)
+        x = room._reinterpret(extra_s.dtype, [ROWS, s.shape[1]], flat).load(s.type.layout)
+        if TABLED == "bias":
+            s = s * unit + x.to(gl.float32)
+            if origin is not None:
+                s += origin
+        else:
+            s = gl.where(x != 0, s, -INF)
     return s
 
 
@@ -590,14 +638,22 @@ def hide(s, row, j0, LEFT: gl.constexpr, ME: gl.constexpr):
 
 
 @gluon.jit
-def softmax(s, m, l, exponent, RAGGED: gl.constexpr):
-    """Return the weights, the new state, and what scales the old one (D1)."""
+def softmax(s, m, l, exponent, TABLED: gl.constexpr, RAGGED: gl.constexpr):
+    """Return the weights, the new state, and what scales the old one (D1).
+
+    Where scores are natural and may be huge, powers have the base that `tiles.binary` says.
+    """
     m_new = gl.maximum(m, gl.max(s, 1))
     top = m_new
-    if RAGGED:
+    if RAGGED or TABLED != "no":
         top = gl.where(m_new == -INF, 0.0, m_new)
-    alpha = gl.exp2((m - top) * exponent)
-    p = gl.exp2(s * exponent - gl.expand_dims(top * exponent, 1))
+    if TABLED == "bias":
+        rate = gl.where(gl.abs(top) > 134217728.0, 1.0, INV_LN2)
+        alpha = gl.exp2((m - top) * rate)
+        p = gl.exp2(s * gl.expand_dims(rate, 1) - gl.expand_dims(top * rate, 1))
+    else:
+        alpha = gl.exp2((m - top) * exponent)
+        p = gl.exp2(s * exponent - gl.expand_dims(top * exponent, 1))
     sums = partial(p)
     return p, m_new, l * spread(alpha, sums) + sums, alpha
 

@@ -159,7 +159,7 @@ def _step(launch: Launch, compiled: Any) -> Step:
             continue
         if hasattr(x, "block_shape"):
             arguments.append(None)
-            described.append((at, name, x.shape, x.strides, x.padding))
+            described.append((at, launch.roles.get(name, name), x.shape, x.strides, x.padding))
             continue
         tensors = x if isinstance(x, tuple) else (x,)
         if not any(isinstance(t, torch.Tensor) for t in tensors):

@@ -112,6 +112,21 @@ DENSE = {
 }
 """Columns to the form that serves them."""
 
+DENSE_ENTRIES = {**DENSE, (128, 128): Form((128, 128), 2, 128, 2, True, 168)}
+"""The same where only the device knows what each entry of a batch has.
+
+With three groups, that loop would write to local memory.
+"""
+
+DENSE_TABLED = {
+    form.columns: form
+    for form in (
+        Form((64, 64), 3, 128, 2, False, 128),
+        Form((128, 128), 2, 128, 2, True, 168, direct=True),
+    )
+}
+"""The same with a bias or a mask, of which a tile for each consumer lies in the ring."""
+
 
 class BackwardForm(NamedTuple):
     """How the backward kernel for Hopper is cut; its tiles have 128 keys.

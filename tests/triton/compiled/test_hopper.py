@@ -10,7 +10,7 @@ import torch
 from attnref_triton import TritonBackend, chips, hopper
 from attnref_triton.call import call_of
 from attnref_triton.launch import Launch
-from attnref_triton.tables import DENSE, FEW, Chip, Form
+from attnref_triton.tables import DENSE, DENSE_TABLED, FEW, Chip, Form
 
 import attnref
 from attnref import normalize
@@ -49,8 +49,23 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "capped, left, sinks": {"softcap": 30.0, "window": (1024, 0), "sinks": torch.empty(4)},
     "lengths": {"q_lens": LENGTHS, "kv_lens": LENGTHS},
     "lengths, left": {"q_lens": LENGTHS, "kv_lens": LENGTHS, "window": (9, 0), "q_offset": "end"},
-    "packed": {"cu": LENGTHS},
+    "packed": {"cu": torch.tensor([0, 2048])},
 }
+
+TABLES: dict[str, dict[str, Any]] = {
+    "bias": {"bias": torch.empty(1, 2048, 2048, dtype=torch.bfloat16)},
+    "mask": {"mask": torch.empty(4, 2048, 2048, dtype=torch.bool)},
+}
+
+
+FEWER = ("right", "left", "lengths, left", "packed")
+"""The options that the less usual columns are compiled with."""
+
+CASES = {
+    f"{columns}, {name}": (columns, OPTIONS[name])
+    for columns in DENSE
+    for name in (OPTIONS if columns in ((64, 64), (128, 128)) else FEWER)
+} | {f"{columns}, {name}": (columns, TABLES[name]) for columns in DENSE_TABLED for name in TABLES}
 
 
 def launch(columns: tuple[int, int], form: Form | None = None, **options: Any) -> Launch:
@@ -129,8 +144,7 @@ def test_a_write_under_way_is_found() -> None:
     assert 1 == len(written_under_way([product, "LDS.128 R150, [R3] ;", wait]))
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("columns", DENSE, ids=str)
+@pytest.mark.parametrize(("columns", "options"), CASES.values(), ids=CASES)
 def test_nothing_is_serialised_and_no_whole_tile_spills(
     columns: tuple[int, int], options: dict[str, Any]
 ) -> None:
@@ -144,14 +158,14 @@ def test_nothing_is_serialised_and_no_whole_tile_spills(
     assert [] == compiling.warnings_of(compiled)
     used = compiling.resources(ready, 90)
     print(columns, list(options), used)
-    more = MORE * bool(options.keys() & {"softcap", "kv_lens", "cu"})
+    more = MORE * bool(options.keys() & {"softcap", "kv_lens", "cu", "bias", "mask"})
     assert used.spilled <= SPILLS[columns, "window" in options] + more
     assert used.shared <= CHIP.shared
     instructions = compiling.instructions(compiled)
     assert any(map(FACTOR.search, instructions))
     assert [] == written_under_way(instructions)
     found = [loop for loop in loops(instructions) if any("MUFU.EX2" in line for line in loop)]
-    consumers = DENSE[columns].consumers
+    consumers = ready.arguments["CONSUMERS"]
     assert len(found) >= 2 * consumers  # whole tiles and ragged ones
     for loop in found[:consumers]:
         assert [] == [line for line in loop if "STL" in line]
@@ -224,6 +238,38 @@ def test_every_tile_has_one_turn(tiles: int) -> None:
     assert sorted(found) == [(t, b, h) for t in range(tiles) for b in range(3) for h in range(4)]
 
 
+def test_turns_that_are_taken_by_whoever_is_free_end_for_everyone() -> None:
+    """One list, whose rows of a table are an entry's own, and as many ends as programs."""
+    shape = (700, 900, None, 0, 4)
+    turns, _ = hopper.plan_of(shape, DENSE[64, 64], 3, 2, 7, 4, True, 0, "cpu")
+    assert 1 == turns[0]
+    *items, _ = turns[1 : 1 + 4 * (4 * 3 * 4 + 1)].view(-1, 4).tolist()
+    expected = [(b * 4 + t, b, h, h // 2) for b in range(3) for t in range(4) for h in range(4)]
+    assert expected == sorted(map(tuple, items), key=lambda x: (x[0], x[2]))
+    assert (turns[-4 * 8 :].view(-1, 4)[:, 0] == -1).all()
+    turns, _ = hopper.plan_of(shape, DENSE[64, 64], 1, 2, 7, 4, True, 9, "cpu")
+    *items, _ = turns[1 : 1 + 4 * (9 * 4 + 1)].view(-1, 4).tolist()
+    assert [(t, 0, h, h // 2) for h in range(4) for t in range(9)] == sorted(
+        map(tuple, items), key=lambda x: (x[2], x[0])
+    )
+
+
+def test_the_device_tells_lengths_offsets_and_sequences() -> None:
+    """The table is then written first, and room for it is a buffer of the call."""
+    lengths = torch.ones(1, dtype=torch.int64)
+    for changes in (
+        {"q_lens": lengths},
+        {"kv_lens": lengths},
+        {"q_offset": lengths, "causal": True},
+    ):
+        call = call_of(problem(**changes))
+        buffers = {"out": torch.empty_like(call.q), "lse": torch.empty(1, 2, 256)}
+        writes, attends = hopper.launches_of(call, buffers, CHIP)
+        assert writes.arguments["table"] is attends.arguments["table"] is buffers["table"]
+        assert attends.arguments["ENTRIES"]
+        assert ("kv_lens" in changes) == attends.arguments["CLEAN"]
+
+
 def problem(**changes: Any) -> Any:
     q = torch.zeros(1, 2, 256, 64, dtype=torch.bfloat16)
     given = {"q": q, "k": q, "v": q, **changes}
@@ -234,14 +280,20 @@ def problem(**changes: Any) -> Any:
     ("changes", "said"),
     [
         ({"softcap": 257.0}, "a softcap of 257.0 is above 256.0"),
-        ({"mask": torch.ones(256, 256, dtype=torch.bool)}, "there is a mask"),
+        ({"mask": torch.ones(1, 256, dtype=torch.bool)}, "rows of the mask do not begin"),
+        ({"bias": torch.ones(256, 256)}, "the bias is torch.float32"),
+        ({"mask": torch.ones(256, 256).bool(), "bias": torch.ones(256, 256)}, "room for one"),
+        (
+            {n: torch.zeros(1, 2, 256, 256).half() for n in ("q", "k", "v", "bias")},
+            "no room for it beside 256 columns",
+        ),
         ({"q": torch.zeros(1, 2, 8, 64, dtype=torch.bfloat16)}, f"{FEW} rows or fewer"),
         ({"k": torch.zeros(1, 2, 1, 64).bfloat16().expand(1, 2, 256, 64)}, "no stride of 0"),
         ({"scale": 0.0}, "does not keep the order"),
         ({"v": torch.zeros(1, 2, 256, 264, dtype=torch.bfloat16)}, "Dv = 264"),
         ({n: torch.zeros(1, 2, 256, 64) for n in "qkv"}, "float32 is no half precision"),
     ],
-    ids=["cap", "mask", "few", "broadcast", "scale", "columns", "float32"],
+    ids=["cap", "line", "bias", "both", "wide", "few", "broadcast", "scale", "columns", "float32"],
 )
 def test_what_the_path_does_not_take_is_told(changes: dict[str, Any], said: str) -> None:
     assert [] == hopper.reasons(problem(), CHIP)
@@ -275,7 +327,11 @@ def test_a_release_of_triton_that_is_not_known_is_told(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("capability", "backend", "said"),
     [
-        (9, TritonBackend(), "Hopper path: there is a mask; the portable kernel runs"),
+        (
+            9,
+            TritonBackend(),
+            "Hopper path: rows of the mask do not begin at sixteen bytes; the portable kernel runs",
+        ),
         (9, TritonBackend(hopper=False), None),
         (8, TritonBackend(), None),
     ],
@@ -288,7 +344,7 @@ def test_an_explanation_says_why_the_portable_kernel_runs(
     monkeypatch.setattr(TritonBackend, "available", lambda _: [])
     monkeypatch.setattr(sys.modules[TritonBackend.__module__], "_about_device", lambda _: [])
     q = torch.zeros(1, 2, 256, 64, dtype=torch.bfloat16)
-    mask = torch.ones(256, 256, dtype=torch.bool)
+    mask = torch.ones(1, 256, dtype=torch.bool)
     told = attnref.explain(attnref.attention, q, q, q, mask=mask, backend=backend)
     assert "triton" == told.runs
     assert [said] * (said is not None) == [str(r) for r in told.remarks.get("triton", ())]

@@ -316,8 +316,8 @@ def test_what_the_path_takes_backward() -> None:
     refused: list[tuple[str, dict[str, Any]]] = [
         ("there is a bias", {"bias": torch.empty(256, 256)}),
         ("there is a mask", {"mask": torch.empty(256, 256, dtype=torch.bool)}),
-        ("a softcap of 300.0 is above 256", {"softcap": 300.0}),
-        ("a softcap of 1e-05 is below 0.001", {"softcap": 1e-5}),
+        ("a softcap of 300.0 is not between 0.001 and 256", {"softcap": 300.0}),
+        ("a softcap of 1e-05 is not between 0.001 and 256", {"softcap": 1e-5}),
     ]
     for said, options in refused:
         (why,) = hopper.reasons_backward(normalize.attention(q, q, q, **options), CHIP)

@@ -137,40 +137,57 @@ def test_what_is_copied_first_is_not_kept(told: Told) -> None:
     assert (1, 0) == (len(told), len(replay._recipes))
 
 
-def attention_call(seed: int, D: int, *, hopper: bool) -> list[torch.Tensor]:
-    """Make a call of dense attention; return its tensors."""
+def attention_call(seed: int, D: int, *, hopper: bool, kind: str = "") -> list[torch.Tensor]:
+    """Make a call of attention; return its tensors."""
     torch.manual_seed(seed)
     q, k, v = (torch.randn(1, 2, 256, D, dtype=torch.bfloat16) for _ in range(3))
-    attnref.attention_with_lse(q, k, v, causal=True, backend=TritonBackend(hopper=hopper))
-    return [q, k, v]
+    backend = TritonBackend(hopper=hopper)
+    if kind == "packed":
+        q, k, v = (x[0].transpose(0, 1).contiguous() for x in (q, k, v))
+        cu = torch.tensor([0, 100, 256])
+        attnref.attention_varlen_with_lse(q, k, v, cu, cu, causal=True, backend=backend)
+        return [q, k, v, cu]
+    more: dict[str, torch.Tensor] = {}
+    if kind == "lengths":
+        more = {"q_lens": torch.tensor([200]), "kv_lens": torch.tensor([100])}
+    elif kind == "bias":
+        more = {"bias": torch.randn(1, 2, 256, 256).bfloat16(), "sinks": torch.randn(2)}
+    elif kind == "mask":
+        more = {"mask": torch.randn(1, 1, 256, 256) > 0}
+    attnref.attention_with_lse(q, k, v, causal=True, q_offset="end", **more, backend=backend)
+    return [q, k, v, *more.values()]
 
 
 def fields_of(x: Any) -> tuple[Any, ...]:
-    """Take a tensor descriptor apart, or what the launch of a compiled kernel reads of one."""
+    """Take a tuple or tensor descriptor apart, or what a compiled kernel's launch reads of one.
+
+    Of the tensor that is described, where it begins.
+    """
     if hasattr(x, "base"):
-        begin = x.base.as_strided((1,), (1,))  # the launch reads where it is, and nothing else
+        begin = x.base.as_strided((1,), (1,)).view(torch.uint8)
         return begin, list(x.shape), list(x.strides), x.padding
     return x if isinstance(x, tuple) else (x,)
 
 
 @pytest.mark.parametrize("hopper", [False, True], ids=["portable", "hopper"])
-def test_attention_is_launched_again(told: Told, hopper: bool) -> None:
-    attention_call(0, 64, hopper=hopper)
+@pytest.mark.parametrize("kind", ["", "lengths", "packed", "bias", "mask"])
+def test_attention_is_launched_again(told: Told, hopper: bool, kind: str) -> None:
+    attention_call(0, 64, hopper=hopper, kind=kind)
     told.clear()
-    given = attention_call(1, 64, hopper=hopper)
-    (short,) = told
+    given = attention_call(1, 64, hopper=hopper, kind=kind)
+    short = list(told)
     (recipe,) = replay._recipes.values()
-    assert hopper == bool(recipe.steps[0].described)
+    assert hopper == bool(recipe.steps[-1].described)
 
     replay._recipes.clear()
     told.clear()
-    anew = attention_call(1, 64, hopper=hopper)
-    (long,) = told
+    anew = attention_call(1, 64, hopper=hopper, kind=kind)
     places = {x.data_ptr(): at for given_ in (given, anew) for at, x in enumerate(given_)}
-    assert len(short) == len(long)
-    for ours, theirs in zip(short, long, strict=True):
-        parts = zip(fields_of(ours), fields_of(theirs), strict=True)
-        assert all(alike(x, y, places) for x, y in parts)
+    assert len(short) == len(told) == 1 + (hopper and kind in ("lengths", "packed"))
+    for launched, again in zip(short, told, strict=True):
+        for ours, theirs in zip(launched, again, strict=True):
+            parts = zip(fields_of(ours), fields_of(theirs), strict=True)
+            assert all(alike(x, y, places) for x, y in parts)
 
 
 LENGTHS = torch.tensor([100, 256])
