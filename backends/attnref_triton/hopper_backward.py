@@ -472,8 +472,8 @@ def keep(to, strides, tile, g, start, rows, columns):
     lines: gl.constexpr = gl.BlockedLayout([1, 8], [256 // width, width // 8], [8, 1], [1, 0])
     j = gl.expand_dims(gl.arange(0, tile.shape[0], gl.SliceLayout(1, lines)), 1)
     d = gl.expand_dims(gl.arange(0, width, gl.SliceLayout(0, lines)), 0)
-    to += g.to(gl.int64) * (strides[1] * 8)
-    at = to + (start + j).to(gl.int64) * (strides[2] * 8) + d
+    to += g.to(gl.int64) * strides[1] * 8
+    at = to + (start + j).to(gl.int64) * strides[2] * 8 + d
     gl.store(at, tile.load(lines), mask=(j < rows) & (d < columns))
 
 
