@@ -369,11 +369,9 @@ def consume(
         if ENTRIES:
             real = gl.load(row + 8)
             after = gl.load(row + 9)
-            taken += 1
-            here = told(turns, mail, mail_full, mail_free, taken)
         else:
             here += TURN
-        tile = gl.load(here)
+            tile = gl.load(here)
         if visits > 0:
             mbarrier.arrive(q_free.index(ME))
             turn += 1
@@ -408,6 +406,11 @@ def consume(
         for t in range(end, visits):
             pass_by(c + t, k_full, k_free, v_full, v_free, STAGES)
         c += visits
+        if ENTRIES:
+            # Last: the producer tells once this tile's keys are copied, for which it needs room.
+            taken += 1
+            here = told(turns, mail, mail_full, mail_free, taken)
+            tile = gl.load(here)
         row, visits, begin, a, z, end = span(table, tile, CONSUMERS, ME)
     if not DIRECT:
         tma.store_wait(0)
