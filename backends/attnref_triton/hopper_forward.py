@@ -421,8 +421,8 @@ def put(results, strides, o, b, h, r0, after, DV: gl.constexpr):
     """Write rows of results from registers, as far as they are the tile's and have columns."""
     i = r0 + gl.arange(0, ROWS, gl.SliceLayout(1, o.type.layout))
     d = gl.arange(0, DV, gl.SliceLayout(0, o.type.layout))
-    to = b.to(gl.int64) * (strides[0] * 8) + h.to(gl.int64) * (strides[1] * 8)
-    rows = results + to + i.to(gl.int64) * (strides[2] * 8)
+    to = b.to(gl.int64) * strides[0] + h.to(gl.int64) * strides[1]
+    rows = results + (to + i.to(gl.int64) * strides[2]) * 8
     mask = gl.expand_dims(i < after, 1) & gl.expand_dims(d < strides[3] * 8, 0)
     gl.store(gl.expand_dims(rows, 1) + gl.expand_dims(d, 0), o, mask=mask)
 
