@@ -369,11 +369,9 @@ def consume(
         if ENTRIES:
             real = gl.load(row + 8)
             after = gl.load(row + 9)
-            taken += 1
-            here = told(turns, mail, mail_full, mail_free, taken)
         else:
             here += TURN
-        tile = gl.load(here)
+            tile = gl.load(here)
         if visits > 0:
             mbarrier.arrive(q_free.index(ME))
             turn += 1
@@ -408,6 +406,11 @@ def consume(
         for t in range(end, visits):
             pass_by(c + t, k_full, k_free, v_full, v_free, STAGES)
         c += visits
+        if ENTRIES:
+            # Last: the producer tells once this tile's keys are copied, for which it needs room.
+            taken += 1
+            here = told(turns, mail, mail_full, mail_free, taken)
+            tile = gl.load(here)
         row, visits, begin, a, z, end = span(table, tile, CONSUMERS, ME)
     if not DIRECT:
         tma.store_wait(0)
@@ -418,8 +421,8 @@ def put(results, strides, o, b, h, r0, after, DV: gl.constexpr):
     """Write rows of results from registers, as far as they are the tile's and have columns."""
     i = r0 + gl.arange(0, ROWS, gl.SliceLayout(1, o.type.layout))
     d = gl.arange(0, DV, gl.SliceLayout(0, o.type.layout))
-    to = b.to(gl.int64) * (strides[0] * 8) + h.to(gl.int64) * (strides[1] * 8)
-    rows = results + to + i.to(gl.int64) * (strides[2] * 8)
+    to = b.to(gl.int64) * strides[0] + h.to(gl.int64) * strides[1]
+    rows = results + (to + i.to(gl.int64) * strides[2]) * 8
     mask = gl.expand_dims(i < after, 1) & gl.expand_dims(d < strides[3] * 8, 0)
     gl.store(gl.expand_dims(rows, 1) + gl.expand_dims(d, 0), o, mask=mask)
 
