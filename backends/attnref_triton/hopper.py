@@ -46,6 +46,9 @@ WIDE = 128
 WIDE_KEYS = 64
 """Keys of a program of that."""
 
+SHORT = {64: 512, WIDEST: 128}
+"""Columns to the tokens that packed sequences have on average at least, to go this way back."""
+
 ROOMS = ("rows", "sums", "delta", "q_tails", "do_tails")
 """Buffers of a backward pass, by the names that its first kernel has for them."""
 
@@ -194,11 +197,12 @@ def _about_sizes_backward(p: AttentionProblem | VarlenProblem) -> Iterator[Reaso
 
 
 def _about_packed_backward(p: VarlenProblem) -> Iterator[Reason]:
-    (Tq, Hq, _), Tk, n = p.q.shape, p.k.shape[0], p.cu_q.shape[0] - 1
+    (Tq, Hq, D), Tk, n = p.q.shape, p.k.shape[0], p.cu_q.shape[0] - 1
+    least = SHORT[64 if max(D, p.v.shape[-1]) <= 64 else WIDEST]
     if 0 in (n, Hq, Tq, Tk):
         yield Reason("empty", "an axis is empty")
-    elif min(Tq, Tk) < n * KEYS:
-        yield Reason("short", f"sequences have fewer than {KEYS} tokens on average", "cu_q")
+    elif min(Tq, Tk) < n * least:
+        yield Reason("short", f"sequences have fewer than {least} tokens on average", "cu_q")
     elif Hq * (Tq // ROWS + n + 1) > MOST:
         yield Reason("tiles", f"there are more than {MOST} tiles of queries", "q", MOST)
 

@@ -328,17 +328,18 @@ def test_what_the_path_takes_backward() -> None:
         assert "is not from 33 to 256" in str(why)
 
 
-def test_what_packed_sequences_take_the_path_backward() -> None:
-    q = torch.empty(1024, 2, 64, dtype=torch.bfloat16)
+@pytest.mark.parametrize(("D", "least"), [(64, 512), (72, 128), (256, 128)])
+def test_what_packed_sequences_take_the_path_backward(D: int, least: int) -> None:
+    q = torch.empty(1024, 2, D, dtype=torch.bfloat16)
 
     def against(n: int) -> list[str]:
         cu = torch.linspace(0, 1024, n + 1).int()
         problem = normalize.attention_varlen(q, q, q, cu, cu)
         return list(map(str, hopper.reasons_backward(problem, CHIP)))
 
-    assert [] == against(8)
-    (short,) = against(9)
-    assert "fewer than 128 tokens on average" in short
+    assert [] == against(1024 // least)
+    (short,) = against(1024 // least + 1)
+    assert f"fewer than {least} tokens on average" in short
 
 
 def test_a_graph_that_is_captured_takes_the_path_backward(
