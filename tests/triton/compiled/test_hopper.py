@@ -58,7 +58,7 @@ TABLES: dict[str, dict[str, Any]] = {
 }
 
 
-FEWER = ("right", "left", "lengths, left", "packed")
+FEWER = ("right", "lengths, left", "packed")
 """The options that the less usual columns are compiled with."""
 
 CASES = {
