@@ -77,6 +77,9 @@ Where there are more, programs have so many that taking turns is as fair.
 """
 
 
+STEP = 16
+"""Keys at whose multiples tiles of a bias or mask begin: TMA's columns begin at sixteen bytes."""
+
 HALF = (torch.float16, torch.bfloat16)
 """Types of a bias whose tiles fit."""
 
@@ -281,17 +284,23 @@ def launches_of(
 
     (Hq, _), (Sq, Sk), form = call.heads, call.tokens, form or form_of(call)
     entries, cap, (D, DV) = has_entries(call), call.softcap, form.columns
+    tabled, extra = "no", None
+    if call.bias is not None:
+        tabled, extra = "bias", condensed(call.bias)
+    elif call.mask is not None:
+        tabled, extra = "mask", condensed(call.mask.view(torch.uint8))
     usual = replace(call, offset=0) if isinstance(call.offset, torch.Tensor) else call
     shape = (Sq, Sk, *bounds(usual), Hq)
     tiles = tiles_to_cover(call, Sq, form.consumers * ROWS)
     programs = min(chip.processors, tiles * Hq * call.batch)
     row_bytes = sum(call.sizes) * call.q.element_size()
     together = max(1, TOGETHER // (Sk * row_bytes)) * call.group
-    cut = (form, call.batch, call.group, programs, together, entries, call.packed * tiles)
+    step = 1 if tabled == "no" else STEP
+    cut = (form, step, call.batch, call.group, programs, together, entries, call.packed * tiles)
     turns, table = plan_of(shape, *cut, str(call.q.device))
     launches = []
     if entries:
-        table, launch = table_launch(call, form, tiles)
+        table, launch = table_launch(call, form, tiles, step)
         buffers["table"] = table
         launches.append(launch)
     enter(call.q.device)
@@ -300,11 +309,6 @@ def launches_of(
             x.record_stream(torch.cuda.current_stream(call.q.device))
     out, parts = buffers["out"], parts_of(D)
     direct = form.direct or call.packed
-    tabled, extra = "no", None
-    if call.bias is not None:
-        tabled, extra = "bias", condensed(call.bias)
-    elif call.mask is not None:
-        tabled, extra = "mask", condensed(call.mask.view(torch.uint8))
     natural = tabled == "bias"
     unit = call.scale if cap is None else 2 * cap
     arguments = {
@@ -349,7 +353,7 @@ def launches_of(
     return [*launches, attend]
 
 
-def table_launch(call: Call, form: Form, tiles: int) -> tuple[torch.Tensor, Launch]:
+def table_launch(call: Call, form: Form, tiles: int, step: int = 1) -> tuple[torch.Tensor, Launch]:
     """Allocate a table, and have the device write it, as `table_of` does on the host."""
     from attnref_triton.hopper_entries import table_kernel
 
@@ -369,6 +373,7 @@ def table_launch(call: Call, form: Form, tiles: int) -> tuple[torch.Tensor, Laun
         "Sk": call.tokens[1],
         "CONSUMERS": form.consumers,
         "BLOCK_N": form.keys,
+        "STEP": step,
     }
     return table, Launch(table_kernel, (rows,), arguments, warps=1)
 
@@ -524,8 +529,10 @@ def bounds(call: Call) -> tuple[int | None, int | None]:
     return first, last
 
 
-def table_of(shape: tuple[Any, ...], form: Form) -> list[list[int]]:
+def table_of(shape: tuple[Any, ...], form: Form, step: int = 1) -> list[list[int]]:
     """Say for each tile of queries of a head what its program does.
+
+    Its keys begin at a multiple of `step`.
 
     Numbers of all: the first row, the first key, visits to tiles of keys, and then, counted
     from that key, what row `i` of the tile sees: from `left + i` to `right + i`, and not past
@@ -538,6 +545,8 @@ def table_of(shape: tuple[Any, ...], form: Form) -> list[list[int]]:
     rows = []
     for i0 in range(0, Sq, M):
         low, high = _seen(i0, min(i0 + M, Sq), Sk, first, last)
+        if low < high:
+            low = low // step * step
         visits = -(-(high - low) // N)
         left = 0 if first is None else i0 + first - low
         right = Sk if last is None else i0 + last - low
@@ -618,6 +627,7 @@ def turns_of(
 def plan_of(
     shape: tuple[Any, ...],
     form: Form,
+    step: int,
     batch: int,
     group: int,
     programs: int,
@@ -631,7 +641,7 @@ def plan_of(
     Where the device writes the table, turns are one list, in the order of a batch without
     lengths, and end as often as there are programs. Packed sequences have so many tiles.
     """
-    table = [] if packed else table_of(shape, form)
+    table = [] if packed else table_of(shape, form, step)
     visits = [1] * packed or [row[2] for row in table]
     if not entries:
         turns = turns_of(visits, batch, shape[4], group, programs, together)

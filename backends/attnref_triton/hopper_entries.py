@@ -20,7 +20,7 @@ COUNTER = tl.constexpr(4)
 def table_kernel(
     table, q_side, k_side, offset, left: tl.int64, right: tl.int64, n, heads, tiles, Sq, Sk,
     CONSUMERS: tl.constexpr, BLOCK_N: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    OFFSET: tl.constexpr,
+    OFFSET: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """Write one tile's row of the table, and that no turn was taken yet."""
     BLOCK_M: tl.constexpr = CONSUMERS * 64
@@ -33,6 +33,7 @@ def table_kernel(
     i0 = tile * BLOCK_M
     keys = tl.where(i0 < queries, keys, 0)
     low, high = seen(i0, tl.minimum(i0 + BLOCK_M, queries), keys, first, last, LEFT, RIGHT)
+    low = tl.where(low < high, low // STEP * STEP, low)
     row = table + COUNTER + pid * (HEAD + 4 * CONSUMERS)
     tl.store(row, q_start.to(tl.int32) + i0)
     tl.store(row + 1, k_start.to(tl.int32) + low)

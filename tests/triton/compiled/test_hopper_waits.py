@@ -31,9 +31,9 @@ def _itself(self: Tile, *_: Any) -> Tile:
     return self
 
 
-for word in "add radd sub rsub mul rmul truediv rtruediv floordiv and neg getitem".split():
-    setattr(Tile, f"__{word}__", _itself)
-for word in "eq ne lt le gt ge".split():
+WORDS = """add radd sub rsub mul rmul truediv rtruediv floordiv and neg getitem
+eq ne lt le gt ge"""
+for word in WORDS.split():
     setattr(Tile, f"__{word}__", _itself)
 TILE = Tile()
 
