@@ -61,6 +61,24 @@ def table(name: str, x: torch.Tensor | None) -> dict[str, Any]:
     return {**told, f"{name.upper()}_EIGHTS": lined}
 
 
+def of_sinks(
+    call: Call, lse: torch.Tensor, delta: torch.Tensor, dsinks: torch.Tensor
+) -> dict[str, Any]:
+    """Pass what the rows of a head say to its sink."""
+    return {
+        "lse": lse,
+        "delta": delta,
+        "sinks": call.sinks,
+        "dsinks": dsinks,
+        "row_strides": (call.row_strides(lse), call.row_strides(delta)),
+        "q_side": call.sides[0],
+        "n": call.entries,
+        "batches": call.batch,
+        "Sq": call.tokens[0],
+        "BLOCK": 1024,
+    }
+
+
 def rows_like(call: Call) -> torch.Tensor:
     """Allocate one float32 for each row."""
     rows = call.q.shape[:2][::-1] if call.packed else call.q.shape[:3]

@@ -53,27 +53,47 @@ LOG2E = 1.4426950408889634
 """Turns powers of e into powers of two."""
 
 LN2 = gl.constexpr(0.6931471805599453)
+INV_LN2 = gl.constexpr(LOG2E)
 INF = gl.constexpr(float("inf"))
 ROWS = gl.constexpr(64)
 TURN = gl.constexpr(4)
-HEAD = gl.constexpr(8)
+HEAD = gl.constexpr(10)
+COUNTER = gl.constexpr(4)
 
 
 @gluon.jit
 def attend_kernel(
-    q, k, v, out, lse, turns, table, exponent,
+    q, k, v, extra, shared, out, results, out_strides, lse, sinks, turns, table,
+    exponent, bend, origin, unit,
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
-    LEFT: gl.constexpr, OVERLAP: gl.constexpr,
+    DV: gl.constexpr, PARTS: gl.constexpr, LEFT: gl.constexpr, OVERLAP: gl.constexpr,
+    DIRECT: gl.constexpr, ENTRIES: gl.constexpr, CLEAN: gl.constexpr, PACKED: gl.constexpr,
+    TABLED: gl.constexpr,
 ):  # fmt: skip
     """Attend; a program takes its turns, see the top of this file.
 
-    `q`, `k`, `v` and `out` are descriptors of `(B, H, S, D)`, `lse` is `(B, H, Sq)` without
-    gaps, and `exponent` is the scale times `LOG2E`.
+    `q`, `k`, `v` and `out` are descriptors of `(B, H, S, D)`, and `lse` is `(B, H, Sq)` without
+    gaps. A natural score is `origin + unit * s` (`tiles.units`), and `exponent` is that unit
+    times `LOG2E`; `bend` is what a capped score's product is multiplied by. What a call
+    does not have is `None`, and no code comes of it.
+
+    `DIRECT`: results go from registers to memory, `results` with its strides. `ENTRIES`: the
+    device says what each entry of a batch has, turns are taken by whoever is free, and
+    `CLEAN` if there are keys that must not be read. `PACKED`: rows past a tile's last are
+    another sequence's. `TABLED`: what `extra` is, `"bias"`, `"mask"` or `"no"`.
     """
-    q_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, D], q.layout)
-    o_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, D], q.layout)
-    k_s = gl.allocate_shared_memory(k.dtype, [STAGES, 1, 1, BLOCK_N, D], k.layout)
-    v_s = gl.allocate_shared_memory(v.dtype, [STAGES, 1, 1, BLOCK_N, D], v.layout)
+    P: gl.constexpr = D // PARTS
+    q_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS * PARTS, 1, 1, ROWS, P], q.layout)
+    extra_s = q_s
+    if TABLED != "no":
+        extra_s = gl.allocate_shared_memory(
+            extra.dtype, [STAGES * CONSUMERS, 1, 1, ROWS, BLOCK_N], extra.layout
+        )
+    o_s = q_s
+    if not DIRECT:
+        o_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS, 1, 1, ROWS, DV], out.layout)
+    k_s = gl.allocate_shared_memory(k.dtype, [STAGES * PARTS, 1, 1, BLOCK_N, P], k.layout)
+    v_s = gl.allocate_shared_memory(v.dtype, [STAGES, 1, 1, BLOCK_N, DV], v.layout)
     bar: gl.constexpr = mbarrier.MBarrierLayout()
     q_full = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], bar)
     q_free = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], bar)
@@ -89,26 +109,45 @@ def attend_kernel(
         mbarrier.init(v_full.index(i), count=1)
         mbarrier.init(k_free.index(i), count=CONSUMERS)
         mbarrier.init(v_free.index(i), count=CONSUMERS)
+    mail = q_full
+    mail_full = q_full
+    mail_free = q_full
+    if ENTRIES:
+        mail = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+        mail_full = gl.allocate_shared_memory(gl.int64, [1, 1], bar)
+        mail_free = gl.allocate_shared_memory(gl.int64, [1, 1], bar)
+        mbarrier.init(mail_full.index(0), count=1)
+        mbarrier.init(mail_free.index(0), count=CONSUMERS)
     fence_async_shared()
     # Constants are constants only in tuples that are written out.
     if CONSUMERS == 3:
         gl.warp_specialize(
             [
                 (consume, (
-                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 0,
+                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
+                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
+                    k_full, k_free, v_full, v_free,
+                    3, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
+                    PACKED, TABLED, 0,
                 )),
                 (consume, (
-                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 1,
+                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
+                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
+                    k_full, k_free, v_full, v_free,
+                    3, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
+                    PACKED, TABLED, 1,
                 )),
                 (produce, (
-                    q, k, v, turns, table, q_s, k_s, v_s, q_full, q_free, k_full, k_free,
-                    v_full, v_free, 3, BLOCK_N, STAGES,
+                    q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full,
+                    mail_free, q_full, q_free, k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES,
+                    D, PARTS, ENTRIES, TABLED,
                 )),
                 (consume, (
-                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES, D, LEFT, OVERLAP, 2,
+                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
+                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
+                    k_full, k_free, v_full, v_free,
+                    3, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
+                    PACKED, TABLED, 2,
                 )),
             ],
             [4, 1, 4], [160, 24, 160],
@@ -117,16 +156,23 @@ def attend_kernel(
         gl.warp_specialize(
             [
                 (consume, (
-                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES, D, LEFT, OVERLAP, 0,
+                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
+                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
+                    k_full, k_free, v_full, v_free,
+                    2, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
+                    PACKED, TABLED, 0,
                 )),
                 (consume, (
-                    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
-                    k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES, D, LEFT, OVERLAP, 1,
+                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
+                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
+                    k_full, k_free, v_full, v_free,
+                    2, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
+                    PACKED, TABLED, 1,
                 )),
                 (produce, (
-                    q, k, v, turns, table, q_s, k_s, v_s, q_full, q_free, k_full, k_free,
-                    v_full, v_free, 2, BLOCK_N, STAGES,
+                    q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full,
+                    mail_free, q_full, q_free, k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES,
+                    D, PARTS, ENTRIES, TABLED,
                 )),
             ],
             [4, 1], [240, 24],
@@ -135,14 +181,22 @@ def attend_kernel(
 
 @gluon.jit
 def produce(
-    q, k, v, turns, table, q_s, k_s, v_s, q_full, q_free, k_full, k_free, v_full, v_free,
-    CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr,
+    q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full, mail_free,
+    q_full, q_free, k_full, k_free, v_full, v_free, CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr,
+    STAGES: gl.constexpr, D: gl.constexpr, PARTS: gl.constexpr, ENTRIES: gl.constexpr,
+    TABLED: gl.constexpr,
 ):  # fmt: skip
     """Copy what consumers need: a tile's queries once, its keys and values in rings.
 
     The queries' room is asked for after the first keys are on their way.
     """
-    here = turns + gl.load(turns + gl.program_id(0))
+    P: gl.constexpr = D // PARTS
+    taken = 0
+    if ENTRIES:
+        here = claim(turns, table, mail, mail_full, mail_free, taken)
+        table += COUNTER
+    else:
+        here = turns + gl.load(turns + gl.program_id(0))
     tile = gl.load(here)
     turn = 0
     c = 0
@@ -154,35 +208,79 @@ def produce(
         i0 = gl.load(row)
         low = gl.load(row + 1)
         visits = gl.load(row + 2)
-        here += TURN
-        tile = gl.load(here)
+        if not ENTRIES:
+            here += TURN
+            tile = gl.load(here)
         for t in range(visits):
             s = c % STAGES
             phase = (c // STAGES) & 1
             j0 = low + t * BLOCK_N
             mbarrier.wait(k_free.index(s), phase ^ 1)
-            mbarrier.expect(k_full.index(s), k.block_type.nbytes)
-            tma.async_copy_global_to_shared(k, [b, g, j0, 0], k_full.index(s), k_s.index(s))
+            if TABLED == "no":
+                mbarrier.expect(k_full.index(s), PARTS * k.block_type.nbytes)
+            else:
+                mbarrier.expect(
+                    k_full.index(s),
+                    PARTS * k.block_type.nbytes + CONSUMERS * extra.block_type.nbytes,
+                )
+            for p in gl.static_range(PARTS):
+                tma.async_copy_global_to_shared(
+                    k, [b, g, j0, p * P], k_full.index(s), k_s.index(s * PARTS + p)
+                )
+            if TABLED != "no":
+                for i in gl.static_range(CONSUMERS):
+                    tma.async_copy_global_to_shared(
+                        extra, [b * shared[0], h * shared[1], i0 + i * ROWS, j0],
+                        k_full.index(s), extra_s.index(s * CONSUMERS + i),
+                    )  # fmt: skip
             if t == 0:
                 for i in gl.static_range(CONSUMERS):
                     mbarrier.wait(q_free.index(i), (turn & 1) ^ 1)
-                    mbarrier.expect(q_full.index(i), q.block_type.nbytes)
-                    tma.async_copy_global_to_shared(
-                        q, [b, h, i0 + i * ROWS, 0], q_full.index(i), q_s.index(i)
-                    )
+                    mbarrier.expect(q_full.index(i), PARTS * q.block_type.nbytes)
+                    for p in gl.static_range(PARTS):
+                        tma.async_copy_global_to_shared(
+                            q, [b, h, i0 + i * ROWS, p * P], q_full.index(i),
+                            q_s.index(i * PARTS + p),
+                        )  # fmt: skip
                 turn += 1
             mbarrier.wait(v_free.index(s), phase ^ 1)
             mbarrier.expect(v_full.index(s), v.block_type.nbytes)
             tma.async_copy_global_to_shared(v, [b, g, j0, 0], v_full.index(s), v_s.index(s))
             c += 1
+        if ENTRIES:
+            taken += 1
+            here = claim(turns, table - COUNTER, mail, mail_full, mail_free, taken)
+            tile = gl.load(here)
+
+
+@gluon.jit
+def claim(turns, counter, mail, mail_full, mail_free, taken):
+    """Take the next turn that no program has, and tell the consumers."""
+    at = gl.atomic_add(counter, 1, sem="relaxed")
+    mbarrier.wait(mail_free.index(0), (taken & 1) ^ 1)
+    mail.store(gl.full([1], at, gl.int32, gl.BlockedLayout([1], [32], [1], [0])))
+    mbarrier.arrive(mail_full.index(0))
+    return turns + 1 + TURN * at
+
+
+@gluon.jit
+def told(turns, mail, mail_full, mail_free, taken):
+    """Hear from the producer which turn is next."""
+    mbarrier.wait(mail_full.index(0), taken & 1)
+    at = gl.max(mail.load(gl.BlockedLayout([1], [32], [4], [0])), 0)
+    mbarrier.arrive(mail_free.index(0))
+    return turns + 1 + TURN * at
 
 
 @gluon.jit
 def consume(
-    out, lse, turns, table, exponent, q_s, o_s, k_s, v_s, q_full, q_free,
+    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin, unit,
+    q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
     k_full, k_free, v_full, v_free,
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
-    LEFT: gl.constexpr, OVERLAP: gl.constexpr, ME: gl.constexpr,
+    DV: gl.constexpr, PARTS: gl.constexpr, LEFT: gl.constexpr, OVERLAP: gl.constexpr,
+    DIRECT: gl.constexpr, ENTRIES: gl.constexpr, CLEAN: gl.constexpr, PACKED: gl.constexpr,
+    TABLED: gl.constexpr, ME: gl.constexpr,
 ):  # fmt: skip
     """Attend with 64 queries of each turn's tile: those of consumer `ME`.
 
@@ -190,15 +288,17 @@ def consume(
     """
     dtype: gl.constexpr = q_s.dtype
     s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
-    o_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    o_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, DV, 16])
     line: gl.constexpr = gl.SliceLayout(1, s_l)
     out_line: gl.constexpr = gl.SliceLayout(1, o_l)
     flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
-    q_tile = q_s.index(ME)._reinterpret(dtype, [ROWS, D], flat)
-    o_room = o_s.index(ME)
-    o_tile = o_room._reinterpret(dtype, [ROWS, D], flat)
 
-    here = turns + gl.load(turns + gl.program_id(0))
+    taken = 0
+    if ENTRIES:
+        here = told(turns, mail, mail_full, mail_free, taken)
+        table += COUNTER
+    else:
+        here = turns + gl.load(turns + gl.program_id(0))
     tile = gl.load(here)
     row, visits, begin, a, z, end = span(table, tile, CONSUMERS, ME)
     turn = 0
@@ -206,7 +306,7 @@ def consume(
     while tile >= 0:
         m = gl.full([ROWS], -INF, gl.float32, line)
         l = partial(gl.zeros([ROWS, BLOCK_N], gl.float32, s_l))
-        acc = gl.zeros([ROWS, D], gl.float32, o_l)
+        acc = gl.zeros([ROWS, DV], gl.float32, o_l)
         if visits > 0:
             mbarrier.wait(q_full.index(ME), turn & 1)
         for t in range(begin):
@@ -214,73 +314,137 @@ def consume(
         if OVERLAP:
             if end > begin:
                 m, l, acc, p = first_tile(
-                    begin, end, m, l, acc, row, q_tile, k_s, k_full, k_free, c,
-                    exponent, BLOCK_N, STAGES, D, LEFT, ME,
+                    begin, end, m, l, acc, row, q_s, k_s, extra_s, k_full, k_free, c, exponent,
+                    bend, origin, unit, BLOCK_N, STAGES, D, PARTS, CONSUMERS, LEFT, TABLED, ME,
                 )  # fmt: skip
                 if LEFT:
                     m, l, acc, p = overlapped(
-                        begin + 1, a, end, m, l, acc, p, row, q_tile, k_s, v_s, k_full, k_free,
-                        v_full, v_free, c, exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
+                        begin + 1, a, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full,
+                        k_free, v_full, v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D,
+                        DV, PARTS, CONSUMERS, LEFT, TABLED, ME, True,
                     )  # fmt: skip
                 a = gl.maximum(a, begin + 1)
                 m, l, acc, p = overlapped(
-                    a, z, end, m, l, acc, p, row, q_tile, k_s, v_s, k_full, k_free,
-                    v_full, v_free, c, exponent, BLOCK_N, STAGES, D, LEFT, ME, False,
+                    a, z, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full,
+                    k_free, v_full, v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D,
+                    DV, PARTS, CONSUMERS, LEFT, TABLED, ME, False,
                 )  # fmt: skip
                 m, l, acc, p = overlapped(
-                    gl.maximum(a, z), end, end, m, l, acc, p, row, q_tile, k_s, v_s, k_full,
-                    k_free, v_full, v_free, c, exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
+                    gl.maximum(a, z), end, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full,
+                    k_free, v_full, v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV,
+                    PARTS, CONSUMERS, LEFT, TABLED, ME, True,
                 )  # fmt: skip
                 s = (c + end - 1) % STAGES
                 mbarrier.wait(v_full.index(s), ((c + end - 1) // STAGES) & 1)
-                v_tile = v_s.index(s)._reinterpret(dtype, [BLOCK_N, D], flat)
+                v_tile = v_s.index(s)._reinterpret(dtype, [BLOCK_N, DV], flat)
+                if CLEAN:
+                    clean(v_tile, row, (end - 1) * BLOCK_N, BLOCK_N, DV)
                 acc = warpgroup_mma(p, v_tile, acc, is_async=True)
                 acc = warpgroup_mma_wait(0, deps=(acc,))
                 mbarrier.arrive(v_free.index(s))
         else:
             if LEFT:
                 m, l, acc = in_turn(
-                    begin, a, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c,
-                    exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
+                    begin, a, m, l, acc, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full,
+                    v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV, PARTS,
+                    CONSUMERS, LEFT, CLEAN, TABLED, ME, True,
                 )  # fmt: skip
             m, l, acc = in_turn(
-                a, z, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c,
-                exponent, BLOCK_N, STAGES, D, LEFT, ME, False,
+                a, z, m, l, acc, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free,
+                c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV, PARTS, CONSUMERS, LEFT,
+                CLEAN, TABLED, ME, False,
             )  # fmt: skip
             m, l, acc = in_turn(
-                z, end, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c,
-                exponent, BLOCK_N, STAGES, D, LEFT, ME, True,
+                z, end, m, l, acc, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free,
+                c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV, PARTS, CONSUMERS, LEFT,
+                CLEAN, TABLED, ME, True,
             )  # fmt: skip
         b = gl.load(here + 1)
         h = gl.load(here + 2)
         r0 = gl.load(row) + ME * ROWS
         heads = gl.load(row + 6)
         Sq = gl.load(row + 7)
-        here += TURN
-        tile = gl.load(here)
+        after = Sq
+        real = Sq
+        if ENTRIES:
+            real = gl.load(row + 8)
+            after = gl.load(row + 9)
+        else:
+            here += TURN
+            tile = gl.load(here)
         if visits > 0:
             mbarrier.arrive(q_free.index(ME))
             turn += 1
 
         l = gl.convert_layout(gl.sum(l, 1), line, assert_trivial=True)
-        live = l != 0.0
-        l = gl.where(live, l, 1.0)
-        e = gl.where(live, (m * exponent + gl.log2(l)) * LN2, -INF)
-        weight = gl.convert_layout(gl.where(live, 1.0 / l, 0.0), out_line, assert_trivial=True)
-        tma.store_wait(0)
-        gl.thread_barrier()
+        e, weight = finish(m, l, exponent, None if TABLED == "bias" else origin, sinks, h)
+        i = r0 + gl.arange(0, ROWS, line)
+        if ENTRIES:
+            e = gl.where(i < real, e, -INF)
+            weight = gl.where(i < real, weight, 0.0)
+        weight = gl.convert_layout(weight, out_line, assert_trivial=True)
+        if not DIRECT:
+            tma.store_wait(0)
+            gl.thread_barrier()
         weight = gl.expand_dims(weight, 1)
         # Selected, not multiplied: hidden values that are NaN must not reach an empty row.
-        o_tile.store(gl.where(weight == 0.0, 0.0, acc * weight).to(dtype))
-        fence_async_shared()
-        tma.async_copy_shared_to_global(out, [b, h, r0, 0], o_room)
-        i = r0 + gl.arange(0, ROWS, line)
-        gl.store(lse + (b.to(gl.int64) * heads + h) * Sq + i, e, mask=i < Sq)
+        o = gl.where(weight == 0.0, 0.0, acc * weight).to(dtype)
+        if DIRECT:
+            put(results, out_strides, o, b, h, r0, after, DV)
+        elif PACKED:
+            if r0 + ROWS <= after:
+                o_s.index(ME)._reinterpret(dtype, [ROWS, DV], flat).store(o)
+                fence_async_shared()
+                tma.async_copy_shared_to_global(out, [b, h, r0, 0], o_s.index(ME))
+            else:
+                put(results, out_strides, o, b, h, r0, after, DV)
+        else:
+            o_s.index(ME)._reinterpret(dtype, [ROWS, DV], flat).store(o)
+            fence_async_shared()
+            tma.async_copy_shared_to_global(out, [b, h, r0, 0], o_s.index(ME))
+        gl.store(lse + (b.to(gl.int64) * heads + h) * Sq + i, e, mask=i < after)
         for t in range(end, visits):
             pass_by(c + t, k_full, k_free, v_full, v_free, STAGES)
         c += visits
+        if ENTRIES:
+            # Last: the producer tells once this tile's keys are copied, for which it needs room.
+            taken += 1
+            here = told(turns, mail, mail_full, mail_free, taken)
+            tile = gl.load(here)
         row, visits, begin, a, z, end = span(table, tile, CONSUMERS, ME)
-    tma.store_wait(0)
+    if not DIRECT:
+        tma.store_wait(0)
+
+
+@gluon.jit
+def put(results, strides, o, b, h, r0, after, DV: gl.constexpr):
+    """Write rows of results from registers, as far as they are the tile's and have columns."""
+    i = r0 + gl.arange(0, ROWS, gl.SliceLayout(1, o.type.layout))
+    d = gl.arange(0, DV, gl.SliceLayout(0, o.type.layout))
+    to = b.to(gl.int64) * strides[0] + h.to(gl.int64) * strides[1]
+    rows = results + (to + i.to(gl.int64) * strides[2]) * 8
+    mask = gl.expand_dims(i < after, 1) & gl.expand_dims(d < strides[3] * 8, 0)
+    gl.store(gl.expand_dims(rows, 1) + gl.expand_dims(d, 0), o, mask=mask)
+
+
+@gluon.jit
+def clean(v_tile, row, j0, BLOCK_N: gl.constexpr, DV: gl.constexpr):
+    """Write zeros over the values of keys that are not there: zero times NaN is NaN (C4).
+
+    All consumers do so, each before its own product: what they write is the same.
+    """
+    PIECE: gl.constexpr = 32
+    by: gl.constexpr = gl.BlockedLayout([1, 8], [256 // DV, DV // 8], [4, 1], [1, 0])
+    keys = gl.load(row + 5) + 1 - j0
+    if keys < BLOCK_N:
+        j = gl.expand_dims(gl.arange(0, PIECE, gl.SliceLayout(1, by)), 1)
+        for n in gl.static_range(BLOCK_N // PIECE):
+            if keys < n * PIECE + PIECE:
+                piece = v_tile.slice(n * PIECE, PIECE)
+                x = piece.load(by)
+                piece.store(gl.where(j < keys - n * PIECE, x, gl.zeros_like(x)))
+        fence_async_shared()
+        gl.thread_barrier()
 
 
 @gluon.jit
@@ -294,25 +458,30 @@ def span(table, tile, CONSUMERS: gl.constexpr, ME: gl.constexpr):
 
 @gluon.jit
 def in_turn(
-    t0, t1, m, l, acc, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c, exponent,
-    BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
-    ME: gl.constexpr, RAGGED: gl.constexpr,
+    t0, t1, m, l, acc, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free, c,
+    exponent, bend, origin, unit, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
+    DV: gl.constexpr, PARTS: gl.constexpr, CONSUMERS: gl.constexpr, LEFT: gl.constexpr,
+    CLEAN: gl.constexpr, TABLED: gl.constexpr, ME: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
     """Take visits one after the other: product, softmax, product."""
-    dtype: gl.constexpr = q_tile.dtype
+    dtype: gl.constexpr = q_s.dtype
+    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
     for t in range(t0, t1):
         slot = (c + t) % STAGES
         phase = ((c + t) // STAGES) & 1
         mbarrier.wait(k_full.index(slot), phase)
-        s = scores(q_tile, k_s.index(slot), BLOCK_N, D)
+        s = scores(q_s, k_s, slot, BLOCK_N, D, PARTS, ME)
         s = warpgroup_mma_wait(0, deps=(s,))
+        s = tabled(s, slot, extra_s, bend, origin, unit, CONSUMERS, TABLED, ME)
         mbarrier.arrive(k_free.index(slot))
         if RAGGED:
             s = hide(s, row, t * BLOCK_N, LEFT, ME)
-        p, m, l, alpha = softmax(s, m, l, exponent, RAGGED)
+        p, m, l, alpha = softmax(s, m, l, exponent, TABLED, RAGGED)
         acc = acc * spread(alpha, acc)
         mbarrier.wait(v_full.index(slot), phase)
-        v_tile = v_s.index(slot)._reinterpret(dtype, [BLOCK_N, D], q_tile.layout)
+        v_tile = v_s.index(slot)._reinterpret(dtype, [BLOCK_N, DV], flat)
+        if RAGGED and CLEAN:
+            clean(v_tile, row, t * BLOCK_N, BLOCK_N, DV)
         acc = warpgroup_mma(factor(p, acc, dtype), v_tile, acc, is_async=True)
         acc = warpgroup_mma_wait(0, deps=(acc,))
         mbarrier.arrive(v_free.index(slot))
@@ -321,19 +490,21 @@ def in_turn(
 
 @gluon.jit
 def first_tile(
-    t, end, m, l, acc, row, q_tile, k_s, k_full, k_free, c, exponent,
-    BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
+    t, end, m, l, acc, row, q_s, k_s, extra_s, k_full, k_free, c,
+    exponent, bend, origin, unit, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
+    PARTS: gl.constexpr, CONSUMERS: gl.constexpr, LEFT: gl.constexpr, TABLED: gl.constexpr,
     ME: gl.constexpr,
 ):  # fmt: skip
     """Begin an overlapping schedule: its first weights, whose product comes with the next visit."""
-    dtype: gl.constexpr = q_tile.dtype
+    dtype: gl.constexpr = q_s.dtype
     slot = (c + t) % STAGES
     mbarrier.wait(k_full.index(slot), ((c + t) // STAGES) & 1)
-    s = scores(q_tile, k_s.index(slot), BLOCK_N, D)
+    s = scores(q_s, k_s, slot, BLOCK_N, D, PARTS, ME)
     s = warpgroup_mma_wait(0, deps=(s,))
+    s = tabled(s, slot, extra_s, bend, origin, unit, CONSUMERS, TABLED, ME)
     mbarrier.arrive(k_free.index(slot))
     s = hide(s, row, t * BLOCK_N, LEFT, ME)
-    p, m, l, _ = softmax(s, m, l, exponent, True)
+    p, m, l, _ = softmax(s, m, l, exponent, TABLED, True)
     after = c + t + 1
     mbarrier.wait(k_full.index(after % STAGES), (after // STAGES) & 1, pred=t + 1 < end)
     return m, l, acc, factor(p, acc, dtype)
@@ -341,28 +512,31 @@ def first_tile(
 
 @gluon.jit
 def overlapped(
-    t0, t1, end, m, l, acc, p, row, q_tile, k_s, v_s, k_full, k_free, v_full, v_free, c, exponent,
-    BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr, LEFT: gl.constexpr,
-    ME: gl.constexpr, RAGGED: gl.constexpr,
+    t0, t1, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free,
+    c, exponent, bend, origin, unit, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
+    DV: gl.constexpr, PARTS: gl.constexpr, CONSUMERS: gl.constexpr, LEFT: gl.constexpr,
+    TABLED: gl.constexpr, ME: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
     """Take visits so that the product of one's weights runs while the next's are worked out.
 
     The wait for the keys after the next is where it is for the compiler's sake: without a
     barrier between softmax and `wait(0)`, it moves the latter up, and nothing overlaps.
     """
-    dtype: gl.constexpr = q_tile.dtype
+    dtype: gl.constexpr = q_s.dtype
+    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
     for t in range(t0, t1):
         slot = (c + t) % STAGES
-        s = scores(q_tile, k_s.index(slot), BLOCK_N, D)
+        s = scores(q_s, k_s, slot, BLOCK_N, D, PARTS, ME)
         before = (c + t - 1) % STAGES
         mbarrier.wait(v_full.index(before), ((c + t - 1) // STAGES) & 1)
-        v_tile = v_s.index(before)._reinterpret(dtype, [BLOCK_N, D], q_tile.layout)
+        v_tile = v_s.index(before)._reinterpret(dtype, [BLOCK_N, DV], flat)
         acc = warpgroup_mma(p, v_tile, acc, is_async=True)
         s = warpgroup_mma_wait(1, deps=(s,))
+        s = tabled(s, slot, extra_s, bend, origin, unit, CONSUMERS, TABLED, ME)
         mbarrier.arrive(k_free.index(slot))
         if RAGGED:
             s = hide(s, row, t * BLOCK_N, LEFT, ME)
-        w, m, l, alpha = softmax(s, m, l, exponent, RAGGED)
+        w, m, l, alpha = softmax(s, m, l, exponent, TABLED, RAGGED)
         after = c + t + 1
         mbarrier.wait(k_full.index(after % STAGES), (after // STAGES) & 1, pred=t + 1 < end)
         acc = warpgroup_mma_wait(0, deps=(acc,))
@@ -373,12 +547,82 @@ def overlapped(
 
 
 @gluon.jit
-def scores(q_tile, k_room, BLOCK_N: gl.constexpr, D: gl.constexpr):
+def scores(
+    q_s, k_s, slot, BLOCK_N: gl.constexpr, D: gl.constexpr, PARTS: gl.constexpr, ME: gl.constexpr
+):
     """Issue `q k^T`, and do not wait."""
     s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
-    nothing = gl.zeros([ROWS, BLOCK_N], gl.float32, s_l)
-    k_tile = k_room._reinterpret(q_tile.dtype, [BLOCK_N, D], q_tile.layout)
-    return warpgroup_mma(q_tile, k_tile.permute((1, 0)), nothing, use_acc=False, is_async=True)
+    flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
+    P: gl.constexpr = D // PARTS
+    s = gl.zeros([ROWS, BLOCK_N], gl.float32, s_l)
+    for p in gl.static_range(PARTS):
+        q_tile = q_s.index(ME * PARTS + p)._reinterpret(q_s.dtype, [ROWS, P], flat)
+        k_tile = k_s.index(slot * PARTS + p)._reinterpret(q_s.dtype, [BLOCK_N, P], flat)
+        s = warpgroup_mma(q_tile, k_tile.permute((1, 0)), s, use_acc=p > 0, is_async=True)
+    return s
+
+
+@gluon.jit
+def capped(s, bend):
+    """Bend products by a soft cap, if there is one, to what rises as the capped scores do (B2).
+
+    As in `tiles.score`: `-1 / (e^{2x} + 1)`; here the reciprocal is the hardware's own.
+    """
+    if bend is not None:
+        grown = gl.exp2(s * bend) + 1.0
+        s = -gl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [grown], gl.float32, True, 1
+        )
+    return s
+
+
+@gluon.jit
+def tabled(
+    s, slot, extra_s, bend, origin, unit, CONSUMERS: gl.constexpr, TABLED: gl.constexpr,
+    ME: gl.constexpr,
+):  # fmt: skip
+    """Turn products into scores: with a bias, natural ones; and hide what a mask does (B2 to B4).
+
+    The tiles of either lie in the ring with the keys.
+    """
+    s = capped(s, bend)
+    if TABLED != "no":
+        bits: gl.constexpr = 16 if TABLED == "bias" else 8
+        flat: gl.constexpr = gl.NVMMASharedLayout(128, bits, rank=2)
+        room = extra_s.index(slot * CONSUMERS + ME)
+        x = room._reinterpret(extra_s.dtype, [ROWS, s.shape[1]], flat).load(s.type.layout)
+        if TABLED == "bias":
+            s = s * unit + x.to(gl.float32)
+            if origin is not None:
+                s += origin
+        else:
+            s = gl.where(x != 0, s, -INF)
+    return s
+
+
+@gluon.jit
+def finish(m, l, exponent, origin, sinks, h):
+    """Return rows' `lse`, and what their weighted values are multiplied by (C5, D4)."""
+    if sinks is None:
+        live = l != 0.0
+        l = gl.where(live, l, 1.0)
+        e = (m * exponent + gl.log2(l)) * LN2
+        if origin is not None:
+            e += origin
+        share = 1.0
+    else:
+        m = m * (exponent * LN2)
+        if origin is not None:
+            m += origin
+        sink = gl.load(sinks + h).to(gl.float32)
+        top = gl.maximum(m, sink)
+        level = gl.where(top == -INF, 0.0, top)
+        share = gl.exp2((m - level) * INV_LN2)
+        l = l * share + gl.exp2((sink - level) * INV_LN2)
+        live = l != 0.0
+        l = gl.where(live, l, 1.0)
+        e = top + gl.log2(l) * LN2
+    return gl.where(live, e, -INF), gl.where(live, share / l, 0.0)
 
 
 @gluon.jit
@@ -397,14 +641,22 @@ def hide(s, row, j0, LEFT: gl.constexpr, ME: gl.constexpr):
 
 
 @gluon.jit
-def softmax(s, m, l, exponent, RAGGED: gl.constexpr):
-    """Return the weights, the new state, and what scales the old one (D1)."""
+def softmax(s, m, l, exponent, TABLED: gl.constexpr, RAGGED: gl.constexpr):
+    """Return the weights, the new state, and what scales the old one (D1).
+
+    Where scores are natural and may be huge, powers have the base that `tiles.binary` says.
+    """
     m_new = gl.maximum(m, gl.max(s, 1))
     top = m_new
-    if RAGGED:
+    if RAGGED or TABLED != "no":
         top = gl.where(m_new == -INF, 0.0, m_new)
-    alpha = gl.exp2((m - top) * exponent)
-    p = gl.exp2(s * exponent - gl.expand_dims(top * exponent, 1))
+    if TABLED == "bias":
+        rate = gl.where(gl.abs(top) > 134217728.0, 1.0, INV_LN2)
+        alpha = gl.exp2((m - top) * rate)
+        p = gl.exp2(s * gl.expand_dims(rate, 1) - gl.expand_dims(top * rate, 1))
+    else:
+        alpha = gl.exp2((m - top) * exponent)
+        p = gl.exp2(s * exponent - gl.expand_dims(top * exponent, 1))
     sums = partial(p)
     return p, m_new, l * spread(alpha, sums) + sums, alpha
 

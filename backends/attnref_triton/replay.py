@@ -128,12 +128,22 @@ def keep(
     buffers: Mapping[str, torch.Tensor],
     launches: Sequence[tuple[Launch, Any]],
 ) -> None:
-    """Remember what a call came to: its launches, and the kernels that they compiled to."""
-    if len(_recipes) >= MOST or any(compiled is None for _, compiled in launches):
+    """Remember what a call came to: its launches, and the kernels that they compiled to.
+
+    Where there are too many, the oldest goes that holds no memory of a device: a graph
+    that captured one may still read from there.
+    """
+    if any(compiled is None for _, compiled in launches):
         return  # Triton's interpreter compiles nothing
     held = sum(launch.arguments[n].nbytes for launch, _ in launches for n in launch.kept)
-    if held and held + sum(recipe.held for recipe in _recipes.values()) > ROOM:
+    recipes = list(_recipes.items())  # in one step: other threads keep recipes, too
+    if held and held + sum(recipe.held for _, recipe in recipes) > ROOM:
         return
+    if len(recipes) >= MOST:
+        oldest = next((old for old, recipe in recipes if not recipe.held), None)
+        if oldest is None:
+            return
+        _recipes.pop(oldest, None)
     kinds = tuple((n, Buffer(tuple(x.shape), x.stride(), x.dtype)) for n, x in buffers.items())
     steps = tuple(_step(launch, compiled) for launch, compiled in launches)
     _recipes[key] = Recipe(kinds, steps, held)
@@ -149,7 +159,7 @@ def _step(launch: Launch, compiled: Any) -> Step:
             continue
         if hasattr(x, "block_shape"):
             arguments.append(None)
-            described.append((at, name, x.shape, x.strides, x.padding))
+            described.append((at, launch.roles.get(name, name), x.shape, x.strides, x.padding))
             continue
         tensors = x if isinstance(x, tuple) else (x,)
         if not any(isinstance(t, torch.Tensor) for t in tensors):

@@ -82,22 +82,50 @@ class Form(NamedTuple):
     """How the forward kernel for Hopper is cut.
 
     Attributes:
+        columns: Of queries and keys, and of values; narrower heads are filled up.
         consumers: Groups of four warps that multiply, each with 64 queries.
         keys: Keys in a tile.
         stages: Tiles of keys in flight.
         overlap: Whether a consumer's exponentials run while its own last product does.
         registers: For each thread, before they are dealt out anew.
+        direct: Whether results have no room of their own, and leave from registers.
     """
 
+    columns: tuple[int, int]
     consumers: int
     keys: int
     stages: int
     overlap: bool
     registers: int
+    direct: bool = False
 
 
-DENSE = {64: Form(3, 128, 3, False, 128), 128: Form(3, 128, 2, False, 128)}
-"""Columns of a head to the form that serves them."""
+DENSE = {
+    form.columns: form
+    for form in (
+        Form((64, 64), 3, 128, 3, False, 128),
+        Form((128, 128), 3, 128, 2, False, 128),
+        Form((192, 128), 2, 128, 2, True, 168, direct=True),
+        Form((192, 256), 2, 64, 3, True, 168, direct=True),
+        Form((256, 256), 2, 64, 2, True, 168, direct=True),
+    )
+}
+"""Columns to the form that serves them."""
+
+DENSE_ENTRIES = {**DENSE, (128, 128): Form((128, 128), 2, 128, 2, True, 168)}
+"""The same where only the device knows what each entry of a batch has.
+
+With three groups, that loop would write to local memory.
+"""
+
+DENSE_TABLED = {
+    form.columns: form
+    for form in (
+        Form((64, 64), 3, 128, 2, False, 128),
+        Form((128, 128), 2, 128, 2, True, 168, direct=True),
+    )
+}
+"""The same with a bias or a mask, of which a tile for each consumer lies in the ring."""
 
 
 class BackwardForm(NamedTuple):
@@ -117,8 +145,12 @@ class BackwardForm(NamedTuple):
 DENSE_BACKWARD = {
     64: BackwardForm(128, 3, 168),
     128: BackwardForm(64, 3, 168),
+    256: BackwardForm(64, 2, 168),
 }
-"""Columns of a head to the form that serves them backward."""
+"""Columns of a head, rounded up to a power of two, to the form that serves them backward."""
+
+CAPPED_BACKWARD = {**DENSE_BACKWARD, 64: BackwardForm(64, 3, 168)}
+"""The same beneath a soft cap, which takes more registers for each pair."""
 
 HOPPER = {
     "forward": {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 3), 256: Tiles(128, 32, 8, 3)},

@@ -137,39 +137,123 @@ def test_what_is_copied_first_is_not_kept(told: Told) -> None:
     assert (1, 0) == (len(told), len(replay._recipes))
 
 
-def attention_call(seed: int, D: int, *, hopper: bool) -> list[torch.Tensor]:
-    """Make a call of dense attention; return its tensors."""
+def attention_call(seed: int, D: int, *, hopper: bool, kind: str = "") -> list[torch.Tensor]:
+    """Make a call of attention; return its tensors."""
     torch.manual_seed(seed)
     q, k, v = (torch.randn(1, 2, 256, D, dtype=torch.bfloat16) for _ in range(3))
-    attnref.attention_with_lse(q, k, v, causal=True, backend=TritonBackend(hopper=hopper))
-    return [q, k, v]
+    backend = TritonBackend(hopper=hopper)
+    if kind == "packed":
+        q, k, v = (x[0].transpose(0, 1).contiguous() for x in (q, k, v))
+        cu = torch.tensor([0, 100, 256])
+        attnref.attention_varlen_with_lse(q, k, v, cu, cu, causal=True, backend=backend)
+        return [q, k, v, cu]
+    more: dict[str, torch.Tensor] = {}
+    if kind == "lengths":
+        more = {"q_lens": torch.tensor([200]), "kv_lens": torch.tensor([100])}
+    elif kind == "bias":
+        more = {"bias": torch.randn(1, 2, 256, 256).bfloat16(), "sinks": torch.randn(2)}
+    elif kind == "mask":
+        more = {"mask": torch.randn(1, 1, 256, 256) > 0}
+    attnref.attention_with_lse(q, k, v, causal=True, q_offset="end", **more, backend=backend)
+    return [q, k, v, *more.values()]
 
 
 def fields_of(x: Any) -> tuple[Any, ...]:
-    """Take a tensor descriptor apart, or what the launch of a compiled kernel reads of one."""
+    """Take a tuple or tensor descriptor apart, or what a compiled kernel's launch reads of one.
+
+    Of the tensor that is described, where it begins.
+    """
     if hasattr(x, "base"):
-        return x.base, list(x.shape), list(x.strides), x.padding
-    return (x,)
+        begin = x.base.as_strided((1,), (1,)).view(torch.uint8)
+        return begin, list(x.shape), list(x.strides), x.padding
+    return x if isinstance(x, tuple) else (x,)
 
 
 @pytest.mark.parametrize("hopper", [False, True], ids=["portable", "hopper"])
-def test_attention_is_launched_again(told: Told, hopper: bool) -> None:
-    attention_call(0, 64, hopper=hopper)
+@pytest.mark.parametrize("kind", ["", "lengths", "packed", "bias", "mask"])
+def test_attention_is_launched_again(told: Told, hopper: bool, kind: str) -> None:
+    attention_call(0, 64, hopper=hopper, kind=kind)
     told.clear()
-    given = attention_call(1, 64, hopper=hopper)
-    (short,) = told
+    given = attention_call(1, 64, hopper=hopper, kind=kind)
+    short = list(told)
     (recipe,) = replay._recipes.values()
-    assert hopper == bool(recipe.steps[0].described)
+    assert hopper == bool(recipe.steps[-1].described)
 
     replay._recipes.clear()
     told.clear()
-    anew = attention_call(1, 64, hopper=hopper)
-    (long,) = told
+    anew = attention_call(1, 64, hopper=hopper, kind=kind)
     places = {x.data_ptr(): at for given_ in (given, anew) for at, x in enumerate(given_)}
-    assert len(short) == len(long)
-    for ours, theirs in zip(short, long, strict=True):
-        parts = zip(fields_of(ours), fields_of(theirs), strict=True)
-        assert all(alike(x, y, places) for x, y in parts)
+    assert len(short) == len(told) == 1 + (hopper and kind in ("lengths", "packed"))
+    for launched, again in zip(short, told, strict=True):
+        for ours, theirs in zip(launched, again, strict=True):
+            parts = zip(fields_of(ours), fields_of(theirs), strict=True)
+            assert all(alike(x, y, places) for x, y in parts)
+
+
+LENGTHS = torch.tensor([100, 256])
+
+BACK: dict[str, dict[str, Any]] = {
+    "plain": {"causal": True},
+    "sinks": {"sinks": torch.ones(2)},
+    "lengths": {"q_lens": LENGTHS, "kv_lens": LENGTHS, "causal": True, "q_offset": 0},
+    "offsets": {"causal": True, "q_offset": LENGTHS},
+}
+
+
+def gradients_call(seed: int, option: str, *, broadcast: bool = False) -> list[torch.Tensor]:
+    """Make a call backward; return every tensor that is given or comes back."""
+    torch.manual_seed(seed)
+    options = {n: x.clone() if hasattr(x, "clone") else x for n, x in BACK.get(option, {}).items()}
+    D = 128 if option == "packed" else 64  # shorter sequences than with 64 columns
+    q, k, v, out = (torch.randn(2, 2, 256, D, dtype=torch.bfloat16) for _ in range(4))
+    lse, arrays = torch.randn(2, 2, 256), []
+    if option == "packed":
+        q, k, v, out = (x[0].transpose(0, 1).contiguous() for x in (q, k, v, out))
+        lse, arrays = lse[0].contiguous(), [torch.tensor([0, 100, 256])] * 2
+    dout = out[..., :1].expand(out.shape) if broadcast else torch.randn_like(out)
+    function = attnref.attention_varlen_backward if arrays else attnref.attention_backward
+    given = [dout, q, k, v, out, lse, *arrays]
+    made = function(*given, backend=TritonBackend(), **options)
+    tensors = [x for x in (*options.values(), *made) if isinstance(x, torch.Tensor)]
+    return [*given, *tensors]
+
+
+@pytest.mark.parametrize("option", [*BACK, "packed"])
+def test_the_path_backward_is_launched_again(told: Told, option: str) -> None:
+    """Rooms for what is worked out on the way lie as those of a first call."""
+    gradients_call(0, option)
+    told.clear()
+    given = gradients_call(1, option)
+    short = list(told)
+    assert 1 == len(replay._recipes)
+
+    replay._recipes.clear()
+    told.clear()
+    anew = gradients_call(1, option)
+    places = {x.data_ptr(): at for given_ in (given, anew) for at, x in enumerate(given_)}
+    assert len(short) == len(told) == 3 + (option == "sinks")
+    for ours, theirs in zip(short, told, strict=True):
+        assert len(ours) == len(theirs)
+        for x, y in zip(ours, theirs, strict=True):
+            parts = zip(fields_of(x), fields_of(y), strict=True)
+            assert all(alike(a, b, places) for a, b in parts)
+
+
+def test_a_copied_gradient_is_not_taken_for_a_given_one(told: Told) -> None:
+    """TMA does not read what is broadcast."""
+    gradients_call(0, "plain", broadcast=True)
+    assert (3, 0) == (len(told), len(replay._recipes))
+
+
+def test_where_bits_must_repeat_no_recipe_is_followed(told: Told) -> None:
+    gradients_call(0, "plain")
+    told.clear()
+    torch.use_deterministic_algorithms(True)
+    try:
+        gradients_call(0, "plain")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert 2 == len(told)
 
 
 def test_recipes_do_not_fill_a_device(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +263,24 @@ def test_recipes_do_not_fill_a_device(told: Told, monkeypatch: pytest.MonkeyPatc
     assert (1, 0) == (len(told), len(replay._recipes))
     attention_call(0, 64, hopper=False)
     assert (2, 1) == (len(told), len(replay._recipes))
+
+
+def test_the_oldest_recipe_goes_that_holds_nothing(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a captured graph may still read from stays."""
+    monkeypatch.setattr(replay, "MOST", 2)
+    attention_call(0, 64, hopper=True)
+    attention_call(0, 64, hopper=False)
+    held, old = replay._recipes
+    attention_call(0, 32, hopper=False)
+    assert (3, 2) == (len(told), len(replay._recipes))
+    assert held in replay._recipes
+    assert old not in replay._recipes
+    attention_call(0, 128, hopper=True)
+    attention_call(0, 128, hopper=False)
+    assert 2 == len(replay._recipes)
+    assert all(recipe.held for recipe in replay._recipes.values())
 
 
 def test_the_two_kernels_do_not_share_a_recipe(told: Told) -> None:
