@@ -49,59 +49,20 @@ struct Own {
                     tile.left(held[x][step], row + 16 * x, step);
         }
     }
-    // `s = own y^T` for the `STRIP` rows of `y` from `from` on.
-    template <typename T, int STRIP, typename Other>
-    DEVICE void product(float (&s)[M][STRIP / 8][4], const Other& y, int from) const {
+    // `s += own y^T` for as many rows of `y` from `from` on.
+    template <typename T, int TILES, typename Other>
+    DEVICE void product(float (&s)[M][TILES][4], const Other& y, int from) const {
+        const auto mine = [&](u32 (&rows)[4], int x, int step) {
+            if constexpr (HELD) {
 #pragma unroll
-        for (int step = 0; step < STEPS; step++) {
-            u32 rows[M][4], other[4];
-#pragma unroll
-            for (int x = 0; x < M; x++) {
-                if constexpr (HELD) {
-#pragma unroll
-                    for (int e = 0; e < 4; e++) rows[x][e] = held[x][step][e];
-                } else {
-                    tile.left(rows[x], row + 16 * x, step);
-                }
+                for (int e = 0; e < 4; e++) rows[e] = held[x][step][e];
+            } else {
+                tile.left(rows, row + 16 * x, step);
             }
-#pragma unroll
-            for (int c = 0; c < STRIP / 16; c++) {
-                y.right_rows(other, from + 16 * c, step);
-#pragma unroll
-                for (int x = 0; x < M; x++) {
-                    multiply<T>(s[x][2 * c], rows[x], other[0], other[1]);
-                    multiply<T>(s[x][2 * c + 1], rows[x], other[2], other[3]);
-                }
-            }
-        }
+        };
+        add_rows<T, COLUMNS>(s, mine, y, from);
     }
 };
-
-// `sum += w y` for the weights `w` of a strip and the rows of `y` from `from` on.
-template <typename T, int STRIP, int M, int COLUMNS, typename Other>
-DEVICE void add_product(float (&sum)[M][COLUMNS / 8][4], const float (&w)[M][STRIP / 8][4],
-                        const Other& y, int from) {
-#pragma unroll
-    for (int step = 0; step < STRIP / 16; step++) {
-        u32 rows[M][4], other[4];
-#pragma unroll
-        for (int x = 0; x < M; x++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const float(&c)[4] = w[x][2 * step + e / 2];
-                rows[x][e] = e % 2 ? pack<T>(c[2], c[3]) : pack<T>(c[0], c[1]);
-            }
-#pragma unroll
-        for (int c = 0; c < COLUMNS / 16; c++) {
-            y.right(other, from + 16 * step, c);
-#pragma unroll
-            for (int x = 0; x < M; x++) {
-                multiply<T>(sum[x][2 * c], rows[x], other[0], other[1]);
-                multiply<T>(sum[x][2 * c + 1], rows[x], other[2], other[3]);
-            }
-        }
-    }
-}
 
 // From a product of two rows and `dout v^T` to a weight and the gradient of the product.
 template <bool CAPPED>
@@ -149,7 +110,7 @@ DEVICE const float* numbers_of(const Rows& x, int b, int head, int start) {
 DEVICE float level_of(float lse) { return lse == -infinity() ? infinity() : lse; }
 
 template <typename T, int COLUMNS, int M, int WARPS, int TILE, int STRIP, bool HELD, int BLOCKS,
-          bool CAPPED, bool MASKED>
+          bool GROUPS, bool CAPPED, bool MASKED>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     backward_queries(const __grid_constant__ Arguments a) {
     constexpr int ROWS = 16 * M * WARPS, THREADS = 32 * WARPS;
@@ -165,7 +126,11 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     const Band band = band_of(b, a, q_side.length, k_side.length);
     const Span span = keys_of<TILE>(band, first, first + ROWS);
 
+    // Rows that are multiplied together: those of a warp, or 64 of a warpgroup.
+    constexpr int TOGETHER = GROUPS ? 64 : 16 * M;
+    static_assert(!GROUPS || (M == 1 && !HELD && STRIP == TILE), "a warpgroup takes whole tiles");
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
+    const int together = warp_row / TOGETHER * TOGETHER;
     const u32 memory = shared_address(shared_memory());
     const u32 stages = HELD ? memory : memory + OWNED;
     const T* k = rows_of<T>(a.k, b, head / a.group, k_side.start);
@@ -211,17 +176,28 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     const float scale = float(a.scale), cap = float(a.softcap);
     for (int n = 0; n < count; n++) {
         wait_groups<0>();
+        if (GROUPS) show_to_products();
         __syncthreads();
         fetch(n + 1);
         const Keys keys(stages + n % 2 * 2 * Keys::BYTES), values(keys.base + Keys::BYTES);
 #pragma unroll 1
         for (int strip = 0; strip < TILE; strip += STRIP) {
             const int i0 = first + warp_row, j0 = span.low + n * TILE + strip;
-            const Sight sight = sight_of(band, i0, 16 * M, j0, STRIP);
+            const Sight sight = sight_of(band, first + together, TOGETHER, j0, STRIP);
             if (sight == Sight::NONE) continue;
             float s[M][STRIP / 8][4] = {}, ds[M][STRIP / 8][4] = {};
-            q.template product<T, STRIP>(s, keys, strip);
-            dout.template product<T, STRIP>(ds, values, strip);
+            if constexpr (GROUPS) {
+                open_products();
+                begin_rows<T, COLUMNS>(s[0], q.tile, together, keys);
+                begin_rows<T, COLUMNS>(ds[0], dout.tile, together, values);
+                end_products();
+                wait_products<0>();
+                settled(s[0]);
+                settled(ds[0]);
+            } else {
+                q.template product<T>(s, keys, strip);
+                dout.template product<T>(ds, values, strip);
+            }
 #pragma unroll
             for (int x = 0; x < M; x++)
 #pragma unroll
@@ -244,7 +220,17 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                             if (!seen) ds[x][c][e] = 0.0f;
                         }
             }
-            add_product<T, STRIP, M, COLUMNS>(sum, ds, keys, strip);
+            if constexpr (GROUPS) {
+                u32 w[STRIP / 16][4];
+                pack_all<T>(w, ds[0]);
+                open_products();
+                begin_product<T>(sum[0], w, keys);
+                end_products();
+                wait_products<0>();
+                settled(sum[0]);
+            } else {
+                add_product<T>(sum, ds, keys, strip);
+            }
         }
     }
     wait_groups<0>();
@@ -253,7 +239,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
 }
 
 template <typename T, int COLUMNS, int M, int WARPS, int TILE, int STRIP, bool HELD, int BLOCKS,
-          bool CAPPED, bool MASKED>
+          bool GROUPS, bool CAPPED, bool MASKED>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     backward_keys(const __grid_constant__ Arguments a) {
     constexpr int ROWS = 16 * M * WARPS, THREADS = 32 * WARPS;
@@ -271,7 +257,11 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     const Band band = band_of(b, a, q_side.length, k_side.length);
     const Span span = queries_of<TILE>(band, first, first + ROWS);
 
+    // Rows that are multiplied together: those of a warp, or 64 of a warpgroup.
+    constexpr int TOGETHER = GROUPS ? 64 : 16 * M;
+    static_assert(!GROUPS || (M == 1 && !HELD && STRIP == TILE), "a warpgroup takes whole tiles");
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
+    const int together = warp_row / TOGETHER * TOGETHER;
     const u32 memory = shared_address(shared_memory());
     const u32 stages = HELD ? memory : memory + OWNED;
     float* numbers = reinterpret_cast<float*>(shared_memory() + ROOM);  // lse, delta; two stages
@@ -322,6 +312,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     for (int n = 0; n < count; n++) {
         publish(n);
         wait_groups<0>();
+        if (GROUPS) show_to_products();
         __syncthreads();
         fetch(n + 1);
         const Queries q(stages + n % 2 * STAGE), dout(q.base + Queries::BYTES);
@@ -329,11 +320,21 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
 #pragma unroll 1
         for (int strip = 0; strip < TILE; strip += STRIP) {
             const int i0 = tile + strip, j0 = first + warp_row;
-            const Sight sight = sight_of(band, i0, STRIP, j0, 16 * M);
+            const Sight sight = sight_of(band, i0, STRIP, first + together, TOGETHER);
             if (sight == Sight::NONE) continue;
             float s[M][STRIP / 8][4] = {}, ds[M][STRIP / 8][4] = {};
-            k.template product<T, STRIP>(s, q, strip);
-            v.template product<T, STRIP>(ds, dout, strip);
+            if constexpr (GROUPS) {
+                open_products();
+                begin_rows<T, COLUMNS>(s[0], k.tile, together, q);
+                begin_rows<T, COLUMNS>(ds[0], v.tile, together, dout);
+                end_products();
+                wait_products<0>();
+                settled(s[0]);
+                settled(ds[0]);
+            } else {
+                k.template product<T>(s, q, strip);
+                v.template product<T>(ds, dout, strip);
+            }
             const float* level = numbers + n % 2 * 2 * TILE + strip + lane % 4 * 2;
 #pragma unroll
             for (int c = 0; c < STRIP / 8; c++) {
@@ -361,8 +362,21 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                             if (!seen) s[x][c][e] = ds[x][c][e] = 0.0f;
                         }
             }
-            add_product<T, STRIP, M, COLUMNS>(sum_v, s, dout, strip);
-            add_product<T, STRIP, M, COLUMNS>(sum_k, ds, q, strip);
+            if constexpr (GROUPS) {
+                u32 w[STRIP / 16][4], dw[STRIP / 16][4];
+                pack_all<T>(w, s[0]);
+                pack_all<T>(dw, ds[0]);
+                open_products();
+                begin_product<T>(sum_v[0], w, dout);
+                begin_product<T>(sum_k[0], dw, q);
+                end_products();
+                wait_products<0>();
+                settled(sum_v[0]);
+                settled(sum_k[0]);
+            } else {
+                add_product<T>(sum_v, s, dout, strip);
+                add_product<T>(sum_k, ds, q, strip);
+            }
         }
     }
     wait_groups<0>();

@@ -92,9 +92,9 @@ DEVICE float exp2_of(float x) {
     return y;
 }
 
-// Shared memory, all of it: what a launch asks for, at an address of 128 bytes.
+// Shared memory, all of it: what a launch asks for, at an address of 1024 bytes.
 DEVICE unsigned char* shared_memory() {
-    extern __shared__ __align__(128) unsigned char memory[];
+    extern __shared__ __align__(1024) unsigned char memory[];
     return memory;
 }
 DEVICE u32 shared_address(const void* pointer) { return u32(__cvta_generic_to_shared(pointer)); }

@@ -1,6 +1,7 @@
 """Which kernels a call runs on, and how it is cut into tiles."""
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from attnref_cupy import compiling
 from attnref_cupy.call import Call
@@ -27,6 +28,7 @@ class Tiling(NamedTuple):
             has a whole tile's.
         held: Whether a warp's own operands stay in registers.
         blocks: That share a multiprocessor, by their registers.
+        groups: Whether warpgroups multiply, on Hopper, or single warps.
     """
 
     own: int
@@ -35,6 +37,7 @@ class Tiling(NamedTuple):
     strip: int
     held: bool
     blocks: int
+    groups: bool = False
 
     @property
     def rows(self) -> int:
@@ -51,11 +54,21 @@ TILINGS: dict[str, dict[int, Tiling]] = {
     "queries": {64: Tiling(2, 4, 64, 32, False, 2), 128: Tiling(2, 4, 32, 16, False, 2)},
     "keys": {64: Tiling(2, 4, 64, 16, False, 2), 128: Tiling(1, 8, 64, 16, True, 1)},
 }
-"""By walk and by the most columns of a head that it is good for.
+"""By walk and by the most columns of a head that it is good for, on any chip.
 
 For heads of up to 128 without options, nothing spills registers on Ampere and Hopper, and
 every block fits into the 99 KiB of the smallest chips.
 """
+
+
+GROUPED: dict[str, dict[int, Tiling]] = {
+    "forward": {64: Tiling(1, 8, 128, 128, False, 1, True), 128: Tiling(1, 8, 128, 128, False, 1, True)},
+    "queries": {64: Tiling(1, 8, 64, 64, False, 1, True), 128: Tiling(1, 8, 64, 64, False, 1, True)},
+    "keys": {64: Tiling(1, 8, 64, 64, False, 1, True), 128: Tiling(1, 8, 64, 64, False, 1, True)},
+}
+"""The same on Hopper, for heads of more than 32 and up to 128 columns."""
+
+HOPPER = "sm_90a"
 
 
 class Cut(NamedTuple):
@@ -82,6 +95,8 @@ def runs_on_tensor_cores(call: Call) -> bool:
 
 def width(call: Call, widths: tuple[int, ...] = WIDTHS) -> int:
     """Return the columns that a call's heads are filled up to."""
+    if call.groups and widths is WIDTHS:
+        widths = (32, 64, 128, 256)
     return next(n for n in widths if n >= max(call.sizes))
 
 
@@ -97,9 +112,9 @@ def forward(call: Call) -> Cut:
     columns, tiling = width(call), tiling_of("forward", call)
     bias = "none" if call.bias is None else TYPES[call.bias.dtype.name]
     masked = call.mask is not None
-    told = (tiling.own, tiling.warps, tiling.tile, tiling.held, tiling.blocks)
+    told = (tiling.own, tiling.warps, tiling.tile, tiling.held, tiling.blocks, tiling.groups)
     constants = (TYPES[call.q.dtype.name], columns, *told, call.is_plain, bias, masked)
-    instance = compiling.kernel("forward.cu", "forward", *constants)
+    instance = _instance("forward.cu", "forward", tiling, constants)
     shared = (tiling.rows + 4 * tiling.tile) * pitch(columns)
     return Cut(instance, tiling.rows, 32 * tiling.warps, shared)
 
@@ -120,14 +135,20 @@ def backward(call: Call) -> tuple[Cut, Cut]:
 def tiling_of(walk: str, call: Call) -> Tiling:
     """Look up how a walk on tensor cores is cut."""
     columns = width(call)
-    return next(tiling for most, tiling in TILINGS[walk].items() if most >= columns)
+    grouped = GROUPED[walk] if call.groups and columns > WIDTHS[0] else {}
+    return next(x for most, x in {**TILINGS[walk], **grouped}.items() if most >= columns)
+
+
+def _instance(file: str, name: str, tiling: Tiling, constants: tuple[Any, ...]) -> Kernel:
+    made = compiling.kernel(file, name, *constants)
+    return replace(made, chip=HOPPER) if tiling.groups else made
 
 
 def _walk(name: str, call: Call) -> Cut:
     columns, tiling = width(call), tiling_of(name, call)
     options = (call.softcap is not None, call.mask is not None)
     constants = (TYPES[call.q.dtype.name], columns, *tiling, *options)
-    instance = compiling.kernel("backward.cu", f"backward_{name}", *constants)
+    instance = _instance("backward.cu", f"backward_{name}", tiling, constants)
     own, stages = 2 * tiling.rows * pitch(columns), 4 * tiling.tile * pitch(columns)
     # What is held in registers leaves its memory to tiles; numbers are two for a query.
     shared = max(own, stages) if tiling.held else own + stages
