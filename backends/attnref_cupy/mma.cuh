@@ -92,6 +92,13 @@ DEVICE float exp2_of(float x) {
     return y;
 }
 
+// The binary logarithm, by the same unit.
+DEVICE float log2_of(float x) {
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // Shared memory, all of it: what a launch asks for, at an address of 1024 bytes.
 DEVICE unsigned char* shared_memory() {
     extern __shared__ __align__(1024) unsigned char memory[];
@@ -139,6 +146,13 @@ DEVICE void copy_sixteen(u32 to, const void* from, bool real) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                  "r"(real ? 16 : 0)
                  : "memory");
+}
+// The same, where there is anything to copy; what is there stays otherwise.
+DEVICE void copy_sixteen_if(bool any, u32 to, const void* from) {
+    asm volatile(
+        "{ .reg .pred p; setp.ne.b32 p, %2, 0; @p cp.async.cg.shared.global [%0], [%1], 16; }" ::"r"(to),
+        "l"(from), "r"(int(any))
+        : "memory");
 }
 // The copies since the last call become one group.
 DEVICE void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }

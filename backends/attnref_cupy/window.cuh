@@ -16,11 +16,12 @@
 
 #pragma once
 
-#include "mma.cuh"
+#include "problem.cuh"
 
 constexpr int MAPS = 8;          // arrays of tokens that a call may have
 constexpr int ARRAYS = MAPS + 3;
-constexpr int CHUNK = 64;        // windows that a block may have
+constexpr int CHUNK = 32;        // windows that a block may have
+constexpr int BOXES = 27;        // that a map may be cut into
 constexpr int ABSENT = -2147483647 - 1;
 
 // What an array is to a call. Rows have one number for each token and head, the mask one for each token.
@@ -33,44 +34,33 @@ struct WindowCall {
     i64 strides[ARRAYS][5];
     const void *bias, *scales;
     float *dbias, *dscale;
-    int bias_kind, scales_kind;
+    int scales_kind;
     float scale, wrap_bias;
     int shifted, heads, batches, chunk;
     int columns[2];  // of q and k, and of v, in eights
     int window[3], shift[3], extents[3], windows[3];
     int runs[3], first[3][3], count[3][3];
+    int ends[BOXES];  // the part behind each box
 };
 
 struct Box {
     int first[3], count[3], start, stop;
 };
 
-DEVICE float read(const void* x, int kind, i64 at) {
-    if (kind == FLOAT32) return static_cast<const float*>(x)[at];
-    if (kind == FLOAT64) return float(static_cast<const double*>(x)[at]);
-    return kind == FLOAT16 ? widen(static_cast<const f16*>(x)[at])
-                           : widen(static_cast<const bf16*>(x)[at]);
-}
-
 // Find the box of a part, which has `chunk` windows of it, or what is left.
 DEVICE Box box_of(const WindowCall& call, int part) {
+    int n = 0, before = 0;
+    while (part >= call.ends[n]) before = call.ends[n++];
+    const int at[3] = {n / call.runs[2] / call.runs[1], n / call.runs[2] % call.runs[1], n % call.runs[2]};
     Box box;
-    for (int i = 0; i < call.runs[0]; i++)
-        for (int j = 0; j < call.runs[1]; j++)
-            for (int k = 0; k < call.runs[2]; k++) {
-                int total = call.batches * call.count[0][i] * call.count[1][j] * call.count[2][k];
-                int parts = (total + call.chunk - 1) / call.chunk;
-                if (part >= 0 && part < parts) {
-                    const int at[3] = {i, j, k};
-                    for (int a = 0; a < 3; a++) {
-                        box.first[a] = call.first[a][at[a]];
-                        box.count[a] = call.count[a][at[a]];
-                    }
-                    box.start = part * call.chunk;
-                    box.stop = box.start + call.chunk < total ? box.start + call.chunk : total;
-                }
-                part -= parts;
-            }
+    int total = call.batches;
+    for (int a = 0; a < 3; a++) {
+        box.first[a] = call.first[a][at[a]];
+        box.count[a] = call.count[a][at[a]];
+        total *= box.count[a];
+    }
+    box.start = (part - before) * call.chunk;
+    box.stop = box.start + call.chunk < total ? box.start + call.chunk : total;
     return box;
 }
 
@@ -131,21 +121,59 @@ template <int ROWS, int WIDTH> struct Tile {
     static constexpr int BYTES = ROWS * PITCH;
 };
 
-// Queue copies of a window's tokens into a tile; rows of padding, and columns that there are not, stay.
-template <int ROWS, int REAL, int WIDTH, int THREADS>
-DEVICE void fetch(u32 tile, const char* from, const int* offset, int columns) {
+// The sixteens of bytes that a thread copies of a window: how far each lies from the window's origin,
+// in sixteens; ABSENT for padding, and for columns that there are not. A window's tokens are dealt to
+// PACE threads in turn, and the n-th that a thread has lies `n PACE` sixteens behind its first. They
+// stay in registers where they are few.
+template <int ROWS, int REAL, int WIDTH, int PACE> struct Pieces {
     using T = Tile<ROWS, WIDTH>;
-    constexpr int PIECES = REAL * T::EIGHTS;
+    static constexpr int TOTAL = REAL * T::EIGHTS, COUNT = (TOTAL + PACE - 1) / PACE;
+    static constexpr bool HELD = COUNT <= 2;
+    static_assert(PACE % T::EIGHTS == 0, "a thread has one column");
+
+    const int* offset;
+    int row, column;  // of the first
+    bool real;        // whether there is such a column
+    int held[HELD ? COUNT : 1];
+
+    DEVICE Pieces(const int* offsets, int first, int thread, int columns)
+        : offset(offsets), row(first + thread / T::EIGHTS), column(thread % T::EIGHTS), real(column < columns) {
+        if constexpr (HELD) {
 #pragma unroll
-    for (int p = 0; p < PIECES; p += THREADS) {
-        const int piece = p + threadIdx.x, row = piece / T::EIGHTS, column = piece % T::EIGHTS;
-        if (p + THREADS <= PIECES || piece < PIECES) {
-            const int far = offset[row];
-            if (far != ABSENT && column < columns)
-                copy_sixteen(tile + row * T::PITCH + column * 16, from + (far * 16LL + column * 16), true);
+            for (int n = 0; n < COUNT; n++) held[n] = far(n);
         }
     }
-}
+    DEVICE int far(int n) const {
+        const int behind = n * (PACE / T::EIGHTS);
+        const bool any = real && (TOTAL % PACE == 0 || n + 1 < COUNT || row + behind < REAL);
+        const int at = any ? offset[row + behind] : ABSENT;
+        return at == ABSENT ? ABSENT : at + column;
+    }
+    DEVICE int at(int n) const {
+        if constexpr (HELD) return held[n];
+        return far(n);
+    }
+    // Where the n-th lies in a tile.
+    DEVICE u32 inside(int n) const { return row * T::PITCH + column * 16 + n * (PACE / T::EIGHTS) * T::PITCH; }
+
+    // Queue copies of a window's tokens into a tile; rows of padding, and columns that there are not, stay.
+    DEVICE void fetch(u32 tile, const char* from) const {
+#pragma unroll
+        for (int n = 0; n < COUNT; n++) {
+            const int far = at(n);
+            copy_sixteen_if(far != ABSENT, tile + inside(n), from + far * 16LL);
+        }
+    }
+    // Write what a tile has of them.
+    DEVICE void store(const unsigned char* tile, char* to) const {
+#pragma unroll
+        for (int n = 0; n < COUNT; n++) {
+            const int far = at(n);
+            if (far != ABSENT)
+                *reinterpret_cast<uint4*>(to + far * 16LL) = *reinterpret_cast<const uint4*>(tile + inside(n));
+        }
+    }
+};
 
 // Fill shared memory with zeros.
 template <int BYTES, int THREADS>
@@ -156,23 +184,24 @@ DEVICE void clear(unsigned char* to) {
 
 // Work out what is added to the pairs of a warp's sixteen queries, minus infinity for those that do
 // not see each other: in the layout of the matrix units, queries `row` and `row + 8`.
-template <int TILES>
+template <typename Bias, int TILES>
 DEVICE void pair_bias(float (&together)[TILES][4], const WindowCall& call, int head, const int* wrapped, int row) {
-    const int tokens = call.window[0] * call.window[1] * call.window[2];
-    const i64 mine = i64(head) * tokens * tokens;
+    const int tokens = call.window[0] * call.window[1] * call.window[2], first = threadIdx.x % 4 * 2;
+    const Bias* mine = static_cast<const Bias*>(call.bias) + i64(head) * tokens * tokens + row * tokens + first;
+    const int by[2] = {wrapped[row], wrapped[row + 8]};
 #pragma unroll
     for (int n = 0; n < TILES; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            const int i = row + e / 2 * 8, j = n * 8 + threadIdx.x % 4 * 2 + e % 2;
-            float s = -infinity();
-            if (wrapped[j] >= 0) {
-                s = call.bias && i < tokens ? read(call.bias, call.bias_kind, mine + i * tokens + j) : 0.0f;
-                // By selection where wrapped pairs are hidden (B4): a bias there may be anything.
-                if (call.shifted && wrapped[i] != wrapped[j])
-                    s = call.wrap_bias == -infinity() ? -infinity() : s + call.wrap_bias;
+            const int other = wrapped[first + n * 8 + e % 2];
+            const bool there = other >= 0;
+            float s = 0.0f;
+            if constexpr (!is_none<Bias>::value) {
+                if (there && row + e / 2 * 8 < tokens) s = widen(mine[e / 2 * 8 * tokens + n * 8 + e % 2]);
             }
-            together[n][e] = s;
+            // By selection where wrapped pairs are hidden (B4): a bias there may be anything.
+            if (call.shifted && by[e / 2] != other) s = call.wrap_bias == -infinity() ? -infinity() : s + call.wrap_bias;
+            together[n][e] = there ? s : -infinity();
         }
 }
 
@@ -253,10 +282,10 @@ DEVICE void as_factor(u32 (&x)[4], const float (&p)[TILES][4], int step) {
     }
 }
 
-// Write sixteen rows of results by way of a tile, where they lie next to each other for a moment.
-template <typename T, int ROWS, int WIDTH>
+// Put sixteen rows of results into a tile, and write them from there, where they lie next to each other.
+template <typename T, int ROWS, int WIDTH, typename Lines>
 DEVICE void put(const float (&o)[WIDTH / 8][4], float upper, float lower, unsigned char* tile, int row, char* to,
-                const int* offset, int columns) {
+                const Lines& lines) {
     using Lies = Tile<ROWS, WIDTH>;
     const int lane = threadIdx.x % 32;
     unsigned char* mine = tile + (row + lane / 4) * Lies::PITCH + lane % 4 * 4;
@@ -267,13 +296,7 @@ DEVICE void put(const float (&o)[WIDTH / 8][4], float upper, float lower, unsign
         *reinterpret_cast<u32*>(mine + n * 16 + 8 * Lies::PITCH) = pack<T>(o[n][2] * lower, o[n][3] * lower);
     }
     __syncwarp();
-#pragma unroll
-    for (int p = 0; p < 16 * Lies::EIGHTS; p += 32) {
-        const int at = row + (p + lane) / Lies::EIGHTS, column = (p + lane) % Lies::EIGHTS, far = offset[at];
-        if (far != ABSENT && column < columns)
-            *reinterpret_cast<uint4*>(to + (far * 16LL + column * 16)) =
-                *reinterpret_cast<const uint4*>(tile + at * Lies::PITCH + column * 16);
-    }
+    lines.store(tile, to);
 }
 
 // The binary logarithm of e, with which powers of two are powers of e, for a row of such a level.

@@ -17,11 +17,11 @@
 // block has in the end is one part of dbias and dscale, for a sum in one order, so that the same call
 // gives the same bits. Gradients leave by way of the tile of out, whose rows nobody but their warp reads.
 
-#include "problem.cuh"
 #include "window.cuh"
 
-template <typename T, int WIDTH, int KEYS, int STAGES, bool MASKED, bool DBIAS, bool DSCALE>
-__global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const __grid_constant__ WindowCall call) {
+template <typename T, int WIDTH, int KEYS, int STAGES, int BLOCKS, typename Bias, bool MASKED,
+          bool DBIAS, bool DSCALE>
+__global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_backward(const __grid_constant__ WindowCall call) {
     constexpr int WARPS = (KEYS + 15) / 16, ROWS = WARPS * 16, THREADS = WARPS * 32, TILES = KEYS / 8;
     constexpr int READ = 5, COUNT = ARRAYS;
     using Lies = Tile<ROWS, WIDTH>;
@@ -38,13 +38,19 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
     prepare<ROWS, COUNT, THREADS>(prepared, call, box, head, sources);
     clear<STAGES * STAGE + 2 * Pairs::BYTES, THREADS>(memory);
     __syncthreads();
+    const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16, row = first + lane / 4;
+    using Mine = Pieces<ROWS, KEYS, WIDTH, THREADS>;
+    const auto read = [&](int a) { return Mine(prepared.offset[a], 0, threadIdx.x, call.columns[a >= V]); };
+    const Mine mine[READ] = {read(Q), read(K), read(V), read(OUT), read(DOUT)};
+    // A warp writes its own sixteen rows.
+    using Lines = Pieces<ROWS, 16, WIDTH, 32>;
+    const auto written = [&](int a) { return Lines(prepared.offset[a], first, lane, call.columns[a == DV]); };
+    const Lines dq_lines = written(DQ), dk_lines = written(DK), dv_lines = written(DV);
     const auto ask = [&](int t) {
         if (t < windows) {
 #pragma unroll
             for (int a = 0; a < READ; a++)
-                fetch<ROWS, KEYS, WIDTH, THREADS>(tiles + t % STAGES * STAGE + a * Lies::BYTES,
-                                                  call.data[a] + prepared.origin[t][a], prepared.offset[a],
-                                                  call.columns[a >= V]);
+                mine[a].fetch(tiles + t % STAGES * STAGE + a * Lies::BYTES, call.data[a] + prepared.origin[t][a]);
         }
         end_group();
     };
@@ -52,10 +58,9 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
 #pragma unroll
     for (int t = 0; t < AHEAD; t++) ask(t);
 
-    const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16, row = first + lane / 4;
     float together[TILES][4], total[DBIAS ? TILES : 1][4] = {}, drawn = 0.0f;
-    pair_bias(together, call, head, prepared.wrapped, row);
-    const float scale = call.scales ? read(call.scales, call.scales_kind, head) : call.scale;
+    pair_bias<Bias>(together, call, head, prepared.wrapped, row);
+    const float scale = call.scales ? float(number(call.scales, head, call.scales_kind)) : call.scale;
 
     // The rows of the next window are asked for before this one is computed.
     float next_lse[2], next_dlse[2];
@@ -119,7 +124,7 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
                 p[n][e] = exp2_of(fmaf(fmaf(p[n][e], scale, together[n][e]), unit[e / 2], -base[e / 2]));
             }
         if constexpr (MASKED) unmasked(p, 0.0f, call.data[MASK] + prepared.origin[t][MASK], prepared.offset[MASK]);
-        unsigned char* mine = weights + row * Pairs::PITCH + lane % 4 * 4;
+        unsigned char* pairs = weights + row * Pairs::PITCH + lane % 4 * 4;
 #pragma unroll
         for (int n = 0; n < TILES; n++) {
 #pragma unroll
@@ -130,7 +135,7 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
             }
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                unsigned char* to = mine + n * 16 + r * 8 * Pairs::PITCH;
+                unsigned char* to = pairs + n * 16 + r * 8 * Pairs::PITCH;
                 *reinterpret_cast<u32*>(to) = pack<T>(p[n][2 * r], p[n][2 * r + 1]);
                 *reinterpret_cast<u32*>(to + Pairs::BYTES) = pack<T>(ds[n][2 * r], ds[n][2 * r + 1]);
             }
@@ -144,7 +149,7 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
                 multiply_down<T, WIDTH, PITCH>(o, x, k, step * 16);
             }
             put<T, ROWS, WIDTH>(o, scale, scale, staged, first, call.data[DQ] + prepared.origin[t][DQ],
-                                prepared.offset[DQ], call.columns[0]);
+                                dq_lines);
         }
         __syncthreads();
         // Sixteen queries by sixteen keys of a tile, turned: lane by lane.
@@ -158,7 +163,7 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
                 multiply_down<T, WIDTH, PITCH>(o, x, dout, step * 16);
             }
             put<T, ROWS, WIDTH>(o, 1.0f, 1.0f, staged, first, call.data[DV] + prepared.origin[t][DV],
-                                prepared.offset[DV], call.columns[1]);
+                                dv_lines);
         }
         {
             float o[WIDTH / 8][4] = {};
@@ -169,7 +174,7 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
                 multiply_down<T, WIDTH, PITCH>(o, x, q, step * 16);
             }
             put<T, ROWS, WIDTH>(o, scale, scale, staged, first, call.data[DK] + prepared.origin[t][DK],
-                                prepared.offset[DK], call.columns[0]);
+                                dk_lines);
         }
         if constexpr (STAGES == 1) {
             __syncthreads();

@@ -13,8 +13,8 @@
 
 #include "window.cuh"
 
-template <typename Number, int WIDTH, int KEYS, int STAGES, bool MASKED>
-__global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_forward(const __grid_constant__ WindowCall call) {
+template <typename Number, int WIDTH, int KEYS, int STAGES, int BLOCKS, typename Bias, bool MASKED>
+__global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_forward(const __grid_constant__ WindowCall call) {
     constexpr int WARPS = (KEYS + 15) / 16, ROWS = WARPS * 16, THREADS = WARPS * 32, TILES = KEYS / 8;
     using T = Tile<ROWS, WIDTH>;
     constexpr int COUNT = 6;
@@ -28,14 +28,20 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_forward(const __
     prepare<ROWS, COUNT, THREADS>(prepared, call, box, head, sources);
     clear<STAGES * 3 * T::BYTES, THREADS>(memory);
     __syncthreads();
+    const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
+    using Mine = Pieces<ROWS, KEYS, WIDTH, THREADS>;
+    const Mine mine[3] = {
+        Mine(prepared.offset[0], 0, threadIdx.x, call.columns[0]),
+        Mine(prepared.offset[1], 0, threadIdx.x, call.columns[0]),
+        Mine(prepared.offset[2], 0, threadIdx.x, call.columns[1]),
+    };
+    // A warp writes its own sixteen rows.
+    const Pieces<ROWS, 16, WIDTH, 32> lines(prepared.offset[3], row - lane / 4, lane, call.columns[1]);
     const auto ask = [&](int t) {
         if (t < windows) {
 #pragma unroll
             for (int a = 0; a < 3; a++)
-                fetch<ROWS, KEYS, WIDTH, THREADS>(
-                    tiles + (t % STAGES * 3 + a) * T::BYTES, call.data[a] + prepared.origin[t][a],
-                    prepared.offset[a], call.columns[a == V]
-                );
+                mine[a].fetch(tiles + (t % STAGES * 3 + a) * T::BYTES, call.data[a] + prepared.origin[t][a]);
         }
         end_group();
     };
@@ -43,10 +49,9 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_forward(const __
 #pragma unroll
     for (int t = 0; t < AHEAD; t++) ask(t);
 
-    const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
     float together[TILES][4];
-    pair_bias(together, call, head, prepared.wrapped, row);
-    const float scale = call.scales ? read(call.scales, call.scales_kind, head) : call.scale;
+    pair_bias<Bias>(together, call, head, prepared.wrapped, row);
+    const float scale = call.scales ? float(number(call.scales, head, call.scales_kind)) : call.scale;
 
     for (int t = 0; t < windows; t++) {
         wait_groups<AHEAD - 1>();
@@ -90,10 +95,11 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_forward(const __
             multiply_down<Number, WIDTH, T::PITCH>(o, p, v, step * 16);
         }
         // Where nothing was seen, the sum of values is zero already (C5).
-        const float part[2] = {1.0f / (sum[0] == 0.0f ? 1.0f : sum[0]), 1.0f / (sum[1] == 0.0f ? 1.0f : sum[1])};
+        const float part[2] = {__fdividef(1.0f, sum[0] == 0.0f ? 1.0f : sum[0]),
+                               __fdividef(1.0f, sum[1] == 0.0f ? 1.0f : sum[1])};
         put<Number, ROWS, WIDTH>(
             o, part[0], part[1], memory + t % STAGES * 3 * T::BYTES, row - lane / 4, call.data[OUT] + prepared.origin[t][OUT],
-            prepared.offset[OUT], call.columns[1]
+            lines
         );
         if (call.data[LSE] && lane % 4 == 0) {
 #pragma unroll
@@ -101,7 +107,7 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_forward(const __
                 const int far = prepared.offset[4][row + 8 * r];
                 if (far != ABSENT)
                     *reinterpret_cast<float*>(call.data[LSE] + prepared.origin[t][4] + far * 4LL) =
-                        sum[r] == 0.0f ? -infinity() : level[r] + logf(sum[r]);
+                        sum[r] == 0.0f ? -infinity() : level[r] + log2_of(sum[r]) * LN2;
             }
         }
         if constexpr (STAGES == 1) {

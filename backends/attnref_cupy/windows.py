@@ -37,7 +37,7 @@ MOST_TOKENS = 64
 WIDTHS = (16, 32, 64, 128)
 """Columns that tiles of tokens may have."""
 
-CHUNK = 64
+CHUNK = 32
 """`CHUNK` of `window.cuh`: windows that a block may have."""
 
 ONCE = 16
@@ -54,12 +54,13 @@ WINDOW_CALL = np.dtype(
         ("data", [(name, "u8") for name in ARRAYS]),
         ("strides", "i8", (len(ARRAYS), 5)),
         *((name, "u8") for name in ("bias", "scales", "dbias", "dscale")),
-        *((name, "i4") for name in ("bias_kind", "scales_kind")),
+        ("scales_kind", "i4"),
         *((name, "f4") for name in ("scale", "wrap_bias")),
         *((name, "i4") for name in ("shifted", "heads", "batches", "chunk")),
         ("columns", "i4", 2),
         *((name, "i4", AXES) for name in ("window", "shift", "extents", "windows", "runs")),
         *((name, "i4", (AXES, AXES)) for name in ("first", "count")),
+        ("ends", "i4", AXES**AXES),
     ],
     align=True,
 )
@@ -85,10 +86,10 @@ class Walk(NamedTuple):
 
 WALKS = {
     "window_forward": {
-        16: Walk(3, 8, 8), 32: Walk(3, 5, 8), 64: Walk(2, 4, 8), 128: Walk(2, 2, 8),
+        16: Walk(2, 6, 8), 32: Walk(2, 5, 8), 64: Walk(2, 3, 8), 128: Walk(2, 1, 8),
     },
     "window_backward": {
-        16: Walk(3, 3, 24), 32: Walk(3, 2, 24), 64: Walk(2, 2, 24), 128: Walk(1, 1, 24),
+        16: Walk(2, 3, 24), 32: Walk(2, 3, 24), 64: Walk(2, 1, 24), 128: Walk(1, 1, 24),
     },
 }  # fmt: skip
 """Kernel to columns of a tile to the walk: first guesses, none tuned on a GPU."""
@@ -238,7 +239,6 @@ class Windows:
             array = arrays.get(name)
             if array is not None:
                 x[name] = pointer(array)
-        x["bias_kind"] = _kind(arrays.get("bias"))
         x["scales_kind"] = _kind(arrays.get("scales"))
         x["scale"] = 0.0 if p.scale_per_head else _finite(p.scale)
         x["wrap_bias"] = -inf if p.wrap_bias == -inf else _finite(p.wrap_bias)
@@ -251,12 +251,15 @@ class Windows:
         for axis, runs in enumerate(self.runs):
             x["runs"][axis] = len(runs)
             x["first"][axis, : len(runs)], x["count"][axis, : len(runs)] = zip(*runs, strict=True)
+        x["ends"][: len(self.boxes)] = np.cumsum([-(-n // chunk) for n in self.boxes])
         return x
 
-    def instance(self, name: str, stages: int, *flags: bool) -> Kernel:
+    def instance(self, name: str, walk: Walk, *flags: bool) -> Kernel:
         """Name the instance of a kernel that this call needs."""
-        constants = (TYPES[self.problem.dtype], self.width, self.keys, stages)
-        return kernel(f"{name}.cu", name, *constants, self.problem.key_mask is not None, *flags)
+        p = self.problem
+        constants = (TYPES[p.dtype], self.width, self.keys, walk.stages, walk.blocks)
+        bias = "none" if p.bias is None else TYPES[p.bias.dtype.name]
+        return kernel(f"{name}.cu", name, *constants, bias, p.key_mask is not None, *flags)
 
 
 def _finite(x: Any) -> float:
@@ -332,7 +335,7 @@ def forward_launch(call: Windows, out: Any, lse: Any) -> Launch:
     arrays = {"q": call.q, "k": call.k, "v": call.v, "out": out, "lse": lse}
     told = call.arguments(chunk, arrays)
     return Launch(
-        call.instance("window_forward", walk.stages),
+        call.instance("window_forward", walk),
         parts * call.heads,
         32 * call.warps,
         (told,),
@@ -421,7 +424,7 @@ def backward_launches(call: Windows, arrays: dict[str, Any], sums: dict[str, Any
     flags = ("dbias" in sums, "dscale" in sums)
     launches = [
         Launch(
-            call.instance("window_backward", walk.stages, *flags),
+            call.instance("window_backward", walk, *flags),
             parts * call.heads,
             32 * call.warps,
             (told,),

@@ -316,6 +316,8 @@ DEVICE double narrow<double>(double x) {
 
 DEVICE float exp2_of(float x) { return std::exp2(x); }
 
+DEVICE float log2_of(float x) { return std::log2(x); }
+
 DEVICE unsigned char* shared_memory() {
     return reinterpret_cast<unsigned char*>(
         (reinterpret_cast<std::uintptr_t>(emulator::memory.data()) + 1023) / 1024 * 1024);
@@ -386,6 +388,9 @@ inline void copy_sixteen(u32 to, const void* from, bool real) {
     } else {
         emulator::fibers[emulator::current].open.push_back(copy);
     }
+}
+inline void copy_sixteen_if(bool any, u32 to, const void* from) {
+    if (any) copy_sixteen(to, from, true);
 }
 inline void end_group() {
     emulator::Fiber& f = emulator::fibers[emulator::current];
