@@ -64,18 +64,16 @@ struct Own {
     }
 };
 
-// From a product of two rows and `dout v^T` to a weight and the gradient of the product.
+// From a product of two rows to its weight, and what the cap leaves of its slope.
 template <bool CAPPED>
-DEVICE void weigh(float& s, float& ds, float level, float delta, float scale, float cap) {
-    float slope = 1.0f;
+DEVICE void weigh(float& s, float& slope, float level, float scale, float cap) {
     if constexpr (CAPPED) {
         const float bent = bend(s * scale / cap);
-        slope -= bent * bent;
+        slope = 1.0f - bent * bent;
         s = exp2_of((cap * bent - level) * LOG2E);
     } else {
         s = exp2_of(fmaf(s, scale, -level) * LOG2E);
     }
-    ds = s * (ds - delta) * slope;
 }
 
 // Write the rows of a warp by way of a tile of shared memory, where nobody reads any more.
@@ -186,14 +184,15 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
             const Sight sight = sight_of(band, first + together, TOGETHER, j0, STRIP);
             if (sight == Sight::NONE) continue;
             float s[M][STRIP / 8][4] = {}, ds[M][STRIP / 8][4] = {};
+            float slope[M][CAPPED ? STRIP / 8 : 1][4];
             if constexpr (GROUPS) {
                 open_products();
                 begin_rows<T, COLUMNS>(s[0], q.tile, together, keys);
+                end_products();
                 begin_rows<T, COLUMNS>(ds[0], dout.tile, together, values);
                 end_products();
-                wait_products<0>();
+                wait_products<1>();
                 settled(s[0]);
-                settled(ds[0]);
             } else {
                 q.template product<T>(s, keys, strip);
                 dout.template product<T>(ds, values, strip);
@@ -204,8 +203,20 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 for (int c = 0; c < STRIP / 8; c++)
 #pragma unroll
                     for (int e = 0; e < 4; e++)
-                        weigh<CAPPED>(s[x][c][e], ds[x][c][e], level[x][e / 2], delta[x][e / 2],
-                                      scale, cap);
+                        weigh<CAPPED>(s[x][c][e], slope[x][CAPPED ? c : 0][e], level[x][e / 2], scale, cap);
+            if constexpr (GROUPS) {
+                wait_products<0>();
+                settled(ds[0]);
+            }
+#pragma unroll
+            for (int x = 0; x < M; x++)
+#pragma unroll
+                for (int c = 0; c < STRIP / 8; c++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        ds[x][c][e] = s[x][c][e] * (ds[x][c][e] - delta[x][e / 2]);
+                        if (CAPPED) ds[x][c][e] *= slope[x][c][e];
+                    }
             if (MASKED || sight == Sight::SOME) {
 #pragma unroll
                 for (int x = 0; x < M; x++)
@@ -323,14 +334,15 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
             const Sight sight = sight_of(band, i0, STRIP, first + together, TOGETHER);
             if (sight == Sight::NONE) continue;
             float s[M][STRIP / 8][4] = {}, ds[M][STRIP / 8][4] = {};
+            float slope[M][CAPPED ? STRIP / 8 : 1][4];
             if constexpr (GROUPS) {
                 open_products();
                 begin_rows<T, COLUMNS>(s[0], k.tile, together, q);
+                end_products();
                 begin_rows<T, COLUMNS>(ds[0], v.tile, together, dout);
                 end_products();
-                wait_products<0>();
+                wait_products<1>();
                 settled(s[0]);
-                settled(ds[0]);
             } else {
                 k.template product<T>(s, q, strip);
                 v.template product<T>(ds, dout, strip);
@@ -339,16 +351,16 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
 #pragma unroll
             for (int c = 0; c < STRIP / 8; c++) {
                 const float2 levels = *reinterpret_cast<const float2*>(level + 8 * c);
-                const float2 deltas = *reinterpret_cast<const float2*>(level + TILE + 8 * c);
 #pragma unroll
                 for (int x = 0; x < M; x++)
 #pragma unroll
                     for (int e = 0; e < 4; e++)
-                        weigh<CAPPED>(s[x][c][e], ds[x][c][e], e % 2 ? levels.y : levels.x,
-                                      e % 2 ? deltas.y : deltas.x, scale, cap);
+                        weigh<CAPPED>(s[x][c][e], slope[x][CAPPED ? c : 0][e],
+                                      e % 2 ? levels.y : levels.x, scale, cap);
             }
-            if (MASKED || sight == Sight::SOME) {
-                const int head = place.head * a.group + n / tiles;
+            const int head = place.head * a.group + n / tiles;
+            const auto hide = [&](float (&w)[M][STRIP / 8][4]) {
+                if (!MASKED && sight == Sight::ALL) return;
 #pragma unroll
                 for (int x = 0; x < M; x++)
 #pragma unroll
@@ -359,22 +371,43 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                             const int j = j0 + 16 * x + e / 2 * 8 + lane / 4;
                             bool seen = sees(band, i, j);
                             if (MASKED && seen) seen = entry<bool>(a.mask, b, head, i, j);
-                            if (!seen) s[x][c][e] = ds[x][c][e] = 0.0f;
+                            if (!seen) w[x][c][e] = 0.0f;
                         }
-            }
+            };
+            hide(s);
             if constexpr (GROUPS) {
-                u32 w[STRIP / 16][4], dw[STRIP / 16][4];
+                u32 w[STRIP / 16][4];
                 pack_all<T>(w, s[0]);
-                pack_all<T>(dw, ds[0]);
                 open_products();
                 begin_product<T>(sum_v[0], w, dout);
-                begin_product<T>(sum_k[0], dw, q);
+                end_products();
+                wait_products<1>();
+                settled(ds[0]);
+            } else {
+                add_product<T>(sum_v, s, dout, strip);
+            }
+#pragma unroll
+            for (int c = 0; c < STRIP / 8; c++) {
+                const float2 deltas = *reinterpret_cast<const float2*>(level + TILE + 8 * c);
+#pragma unroll
+                for (int x = 0; x < M; x++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        ds[x][c][e] = s[x][c][e] * (ds[x][c][e] - (e % 2 ? deltas.y : deltas.x));
+                        if (CAPPED) ds[x][c][e] *= slope[x][c][e];
+                    }
+            }
+            hide(ds);
+            if constexpr (GROUPS) {
+                u32 w[STRIP / 16][4];
+                pack_all<T>(w, ds[0]);
+                open_products();
+                begin_product<T>(sum_k[0], w, q);
                 end_products();
                 wait_products<0>();
                 settled(sum_v[0]);
                 settled(sum_k[0]);
             } else {
-                add_product<T>(sum_v, s, dout, strip);
                 add_product<T>(sum_k, ds, q, strip);
             }
         }

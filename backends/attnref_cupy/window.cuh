@@ -71,9 +71,9 @@ DEVICE constexpr int unit(int source) {
 
 // What a block prepares before its loop.
 template <int ROWS, int COUNT> struct Prepared {
-    i64 origin[CHUNK][COUNT];  // of windows, in bytes
-    int offset[COUNT][ROWS];         // of tokens, in units; ABSENT for padding
-    int wrapped[ROWS];               // on which axes, as bits; -1 for padding
+    char* origin[CHUNK][COUNT];  // of windows
+    int offset[COUNT][ROWS];     // of tokens, in units; ABSENT for padding
+    int wrapped[ROWS];           // on which axes, as bits; -1 for padding
 };
 
 template <int ROWS, int COUNT, int THREADS>
@@ -108,25 +108,44 @@ DEVICE void prepare(
         }
         for (int c = 0; c < COUNT; c++) {
             const i64 *strides = call.strides[sources[c]];
-            to.origin[t][c] = rest * strides[0] + y[0] * strides[1] + y[1] * strides[2] + y[2] * strides[3] + head * strides[4];
+            to.origin[t][c] = call.data[sources[c]] + rest * strides[0] + y[0] * strides[1] + y[1] * strides[2] + y[2] * strides[3] + head * strides[4];
         }
     }
 }
 
-// A tile of tokens in shared memory. Its rows are an odd number of sixteen bytes apart, so that any
-// eight in a row touch all banks.
-template <int ROWS, int WIDTH> struct Tile {
+// A tile of tokens in shared memory, in chunks of sixteen bytes, of which one column of any eight rows
+// touches all banks. Rows are an odd number of chunks apart, which places at a fixed distance make the
+// best of; or chunks of a row change places with each other from row to row (`TURNED`), which takes no
+// room and more instructions.
+template <int LENGTH, int COLUMNS, bool TURNED = false> struct Tile {
+    static constexpr int ROWS = LENGTH, WIDTH = COLUMNS;
     static constexpr int EIGHTS = WIDTH / 8;
-    static constexpr int PITCH = WIDTH * 2 + 16;
+    static constexpr int PITCH = WIDTH * 2 + (TURNED ? 0 : 16);
     static constexpr int BYTES = ROWS * PITCH;
+    static constexpr int ALIKE = PITCH >= 128 ? 1 : 128 / PITCH;  // rows that fill all banks
+    static constexpr int TURNS = EIGHTS < 8 ? EIGHTS : 8;
+    static_assert(!TURNED || (EIGHTS & (EIGHTS - 1)) == 0, "places are exclusive ors");
+
+    // Where a chunk lies; eight rows further, `8 PITCH` further.
+    static DEVICE u32 at(int row, int chunk) {
+        return row * PITCH + (TURNED ? chunk ^ ((row & 7) / ALIKE % TURNS) : chunk) * 16;
+    }
+    // From a chunk of a tile to the one `n` after it; its number is a multiple of what `n` counts in.
+    template <typename Place> static DEVICE Place after(Place place, int n) {
+        return TURNED ? place ^ Place(n * 16) : place + n * 16;
+    }
+    // Where a lane reads sixteen rows of sixteen columns.
+    static DEVICE u32 of_lane(int row) {
+        const int lane = threadIdx.x % 32;
+        return at(row + lane % 16, lane / 16);
+    }
 };
 
 // The sixteens of bytes that a thread copies of a window: how far each lies from the window's origin,
 // in sixteens; ABSENT for padding, and for columns that there are not. A window's tokens are dealt to
 // PACE threads in turn, and the n-th that a thread has lies `n PACE` sixteens behind its first. They
 // stay in registers where they are few.
-template <int ROWS, int REAL, int WIDTH, int PACE> struct Pieces {
-    using T = Tile<ROWS, WIDTH>;
+template <typename T, int REAL, int PACE> struct Pieces {
     static constexpr int TOTAL = REAL * T::EIGHTS, COUNT = (TOTAL + PACE - 1) / PACE;
     static constexpr bool HELD = COUNT <= 2;
     static_assert(PACE % T::EIGHTS == 0, "a thread has one column");
@@ -154,7 +173,10 @@ template <int ROWS, int REAL, int WIDTH, int PACE> struct Pieces {
         return far(n);
     }
     // Where the n-th lies in a tile.
-    DEVICE u32 inside(int n) const { return row * T::PITCH + column * 16 + n * (PACE / T::EIGHTS) * T::PITCH; }
+    DEVICE u32 inside(int n) const {
+        constexpr int STEP = PACE / T::EIGHTS;
+        return STEP % 8 == 0 ? T::at(row, column) + n * STEP * T::PITCH : T::at(row + n * STEP, column);
+    }
 
     // Queue copies of a window's tokens into a tile; rows of padding, and columns that there are not, stay.
     DEVICE void fetch(u32 tile, const char* from) const {
@@ -169,8 +191,7 @@ template <int ROWS, int REAL, int WIDTH, int PACE> struct Pieces {
 #pragma unroll
         for (int n = 0; n < COUNT; n++) {
             const int far = at(n);
-            if (far != ABSENT)
-                *reinterpret_cast<uint4*>(to + far * 16LL) = *reinterpret_cast<const uint4*>(tile + inside(n));
+            if (far != ABSENT) write_sixteen(to + far * 16LL, *reinterpret_cast<const uint4*>(tile + inside(n)));
         }
     }
 };
@@ -217,39 +238,34 @@ DEVICE void unmasked(float (&x)[TILES][4], float nothing, const char* mask, cons
         }
 }
 
-// Where a lane reads sixteen rows of sixteen columns of a tile.
-template <int PITCH>
-DEVICE u32 rows_of(u32 tile, int row) {
+// s += a b^T, of sixteen rows of the tile `a` from `row` on, and TILES eights of rows of `b`.
+template <typename T, typename Lies, int TILES>
+DEVICE void multiply_across(float (&s)[TILES][4], u32 a, int row, u32 b) {
     const int lane = threadIdx.x % 32;
-    return tile + (row + lane % 16) * PITCH + lane / 16 * 16;
-}
-
-// s += a b^T, of sixteen rows of a, by lane, and TILES eights of rows of b.
-template <typename T, int WIDTH, int PITCH, int TILES>
-DEVICE void multiply_across(float (&s)[TILES][4], u32 a, u32 b) {
-    const int lane = threadIdx.x % 32;
-    if constexpr (WIDTH == 16) {  // two eights of keys at a time
+    if constexpr (Lies::WIDTH == 16) {  // two eights of keys at a time
         u32 x[4];
-        load_matrices(x, a);
-        b += (lane % 8 + lane / 16 * 8) * PITCH + lane / 8 % 2 * 16;
+        load_matrices(x, a + Lies::of_lane(row));
+        b += Lies::at(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
         for (int n = 0; n < TILES; n += 2) {
             u32 y[4];
-            load_matrices(y, b + n * 8 * PITCH);
+            load_matrices(y, b + n * 8 * Lies::PITCH);
             multiply<T>(s[n], x, y[0], y[1]);
             if (n + 1 < TILES) multiply<T>(s[n + 1], x, y[2], y[3]);
         }
     } else {  // two sixteens of columns at a time
-        b += lane % 8 * PITCH + lane / 8 * 16;
+        a += Lies::of_lane(row);
+        b += Lies::at(lane % 8, lane / 8);
 #pragma unroll
-        for (int d = 0; d < WIDTH; d += 32) {
+        for (int d = 0; d < Lies::EIGHTS; d += 4) {
             u32 x[2][4];
-            load_matrices(x[0], a + d * 2);
-            load_matrices(x[1], a + d * 2 + 32);
+            load_matrices(x[0], Lies::after(a, d));
+            load_matrices(x[1], Lies::after(a, d + 2));
+            const u32 from = Lies::after(b, d);
 #pragma unroll
             for (int n = 0; n < TILES; n++) {
                 u32 y[4];
-                load_matrices(y, b + n * 8 * PITCH + d * 2);
+                load_matrices(y, from + n * 8 * Lies::PITCH);
                 multiply<T>(s[n], x[0], y[0], y[1]);
                 multiply<T>(s[n], x[1], y[2], y[3]);
             }
@@ -257,14 +273,14 @@ DEVICE void multiply_across(float (&s)[TILES][4], u32 a, u32 b) {
     }
 }
 
-// o += x b, of sixteen rows of b from `row` on, and all its columns.
-template <typename T, int WIDTH, int PITCH>
-DEVICE void multiply_down(float (&o)[WIDTH / 8][4], const u32 (&x)[4], u32 b, int row) {
-    const u32 from = rows_of<PITCH>(b, row);
+// o += x b, of sixteen rows of the tile `b` from `row` on, and all its columns.
+template <typename T, typename Lies>
+DEVICE void multiply_down(float (&o)[Lies::EIGHTS][4], const u32 (&x)[4], u32 b, int row) {
+    b += Lies::of_lane(0);
 #pragma unroll
-    for (int n = 0; n < WIDTH / 8; n += 2) {
+    for (int n = 0; n < Lies::EIGHTS; n += 2) {
         u32 y[4];
-        load_transposed(y, from + n * 16);
+        load_transposed(y, Lies::after(b, n) + row * Lies::PITCH);
         multiply<T>(o[n], x, y[0], y[1]);
         multiply<T>(o[n + 1], x, y[2], y[3]);
     }
@@ -283,17 +299,17 @@ DEVICE void as_factor(u32 (&x)[4], const float (&p)[TILES][4], int step) {
 }
 
 // Put sixteen rows of results into a tile, and write them from there, where they lie next to each other.
-template <typename T, int ROWS, int WIDTH, typename Lines>
-DEVICE void put(const float (&o)[WIDTH / 8][4], float upper, float lower, unsigned char* tile, int row, char* to,
+template <typename T, typename Lies, typename Lines>
+DEVICE void put(const float (&o)[Lies::EIGHTS][4], float upper, float lower, unsigned char* tile, int row, char* to,
                 const Lines& lines) {
-    using Lies = Tile<ROWS, WIDTH>;
     const int lane = threadIdx.x % 32;
-    unsigned char* mine = tile + (row + lane / 4) * Lies::PITCH + lane % 4 * 4;
+    const u32 chunk = Lies::at(row + lane / 4, 0);
     __syncwarp();
 #pragma unroll
-    for (int n = 0; n < WIDTH / 8; n++) {
-        *reinterpret_cast<u32*>(mine + n * 16) = pack<T>(o[n][0] * upper, o[n][1] * upper);
-        *reinterpret_cast<u32*>(mine + n * 16 + 8 * Lies::PITCH) = pack<T>(o[n][2] * lower, o[n][3] * lower);
+    for (int n = 0; n < Lies::EIGHTS; n++) {
+        unsigned char* mine = tile + lane % 4 * 4 + Lies::after(chunk, n);
+        *reinterpret_cast<u32*>(mine) = pack<T>(o[n][0] * upper, o[n][1] * upper);
+        *reinterpret_cast<u32*>(mine + 8 * Lies::PITCH) = pack<T>(o[n][2] * lower, o[n][3] * lower);
     }
     __syncwarp();
     lines.store(tile, to);

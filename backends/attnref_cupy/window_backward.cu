@@ -24,9 +24,9 @@ template <typename T, int WIDTH, int KEYS, int STAGES, int BLOCKS, typename Bias
 __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_backward(const __grid_constant__ WindowCall call) {
     constexpr int WARPS = (KEYS + 15) / 16, ROWS = WARPS * 16, THREADS = WARPS * 32, TILES = KEYS / 8;
     constexpr int READ = 5, COUNT = ARRAYS;
-    using Lies = Tile<ROWS, WIDTH>;
+    using Lies = Tile<ROWS, WIDTH, (STAGES > 3)>;
     using Pairs = Tile<ROWS, ROWS>;
-    constexpr int PITCH = Lies::PITCH, STAGE = READ * Lies::BYTES;
+    constexpr int STAGE = READ * Lies::BYTES;
     const int sources[COUNT] = {Q, K, V, OUT, DOUT, DQ, DK, DV, LSE, DLSE, MASK};
     unsigned char* memory = shared_memory();
     unsigned char* weights = memory + STAGES * STAGE;  // p, then dS: queries by keys
@@ -39,18 +39,18 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_backward
     clear<STAGES * STAGE + 2 * Pairs::BYTES, THREADS>(memory);
     __syncthreads();
     const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16, row = first + lane / 4;
-    using Mine = Pieces<ROWS, KEYS, WIDTH, THREADS>;
+    using Mine = Pieces<Lies, KEYS, THREADS>;
     const auto read = [&](int a) { return Mine(prepared.offset[a], 0, threadIdx.x, call.columns[a >= V]); };
     const Mine mine[READ] = {read(Q), read(K), read(V), read(OUT), read(DOUT)};
     // A warp writes its own sixteen rows.
-    using Lines = Pieces<ROWS, 16, WIDTH, 32>;
+    using Lines = Pieces<Lies, 16, 32>;
     const auto written = [&](int a) { return Lines(prepared.offset[a], first, lane, call.columns[a == DV]); };
     const Lines dq_lines = written(DQ), dk_lines = written(DK), dv_lines = written(DV);
     const auto ask = [&](int t) {
         if (t < windows) {
 #pragma unroll
             for (int a = 0; a < READ; a++)
-                mine[a].fetch(tiles + t % STAGES * STAGE + a * Lies::BYTES, call.data[a] + prepared.origin[t][a]);
+                mine[a].fetch(tiles + t % STAGES * STAGE + a * Lies::BYTES, prepared.origin[t][a]);
         }
         end_group();
     };
@@ -71,9 +71,9 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_backward
             next_lse[r] = -infinity();
             next_dlse[r] = 0.0f;
             if (t < windows && far != ABSENT) {
-                next_lse[r] = *reinterpret_cast<const float*>(call.data[LSE] + prepared.origin[t][LSE] + far * 4LL);
+                next_lse[r] = *reinterpret_cast<const float*>(prepared.origin[t][LSE] + far * 4LL);
                 if (call.data[DLSE])
-                    next_dlse[r] = *reinterpret_cast<const float*>(call.data[DLSE] + prepared.origin[t][DLSE] +
+                    next_dlse[r] = *reinterpret_cast<const float*>(prepared.origin[t][DLSE] +
                                                                    prepared.offset[DLSE][row + 8 * r] * 4LL);
             }
         }
@@ -94,8 +94,8 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_backward
 #pragma unroll
         for (int d = 0; d < WIDTH; d += 16) {
             u32 x[4], y[4];
-            load_matrices(x, rows_of<PITCH>(out, first) + d * 2);
-            load_matrices(y, rows_of<PITCH>(dout, first) + d * 2);
+            load_matrices(x, Lies::after(out + Lies::of_lane(first), d / 8));
+            load_matrices(y, Lies::after(dout + Lies::of_lane(first), d / 8));
 #pragma unroll
             for (int e = 0; e < 4; e++)
                 told[e % 2] += widen(T{u16(x[e])}) * widen(T{u16(y[e])}) +
@@ -113,8 +113,8 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_backward
             base[r] = level[r] * unit[r];
         }
         float p[TILES][4] = {}, ds[TILES][4] = {};
-        multiply_across<T, WIDTH, PITCH>(p, rows_of<PITCH>(q, first), k);
-        multiply_across<T, WIDTH, PITCH>(ds, rows_of<PITCH>(dout, first), v);
+        multiply_across<T, Lies>(p, q, first, k);
+        multiply_across<T, Lies>(ds, dout, first, v);
         float dot[DSCALE ? TILES : 1][4];
 #pragma unroll
         for (int n = 0; n < TILES; n++)
@@ -123,8 +123,7 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_backward
                 if constexpr (DSCALE) dot[n][e] = p[n][e];
                 p[n][e] = exp2_of(fmaf(fmaf(p[n][e], scale, together[n][e]), unit[e / 2], -base[e / 2]));
             }
-        if constexpr (MASKED) unmasked(p, 0.0f, call.data[MASK] + prepared.origin[t][MASK], prepared.offset[MASK]);
-        unsigned char* pairs = weights + row * Pairs::PITCH + lane % 4 * 4;
+        if constexpr (MASKED) unmasked(p, 0.0f, prepared.origin[t][MASK], prepared.offset[MASK]);
 #pragma unroll
         for (int n = 0; n < TILES; n++) {
 #pragma unroll
@@ -135,7 +134,7 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_backward
             }
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                unsigned char* to = pairs + n * 16 + r * 8 * Pairs::PITCH;
+                unsigned char* to = weights + Pairs::at(row, n) + lane % 4 * 4 + r * 8 * Pairs::PITCH;
                 *reinterpret_cast<u32*>(to) = pack<T>(p[n][2 * r], p[n][2 * r + 1]);
                 *reinterpret_cast<u32*>(to + Pairs::BYTES) = pack<T>(ds[n][2 * r], ds[n][2 * r + 1]);
             }
@@ -146,23 +145,23 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_backward
             for (int step = 0; step < WARPS; step++) {
                 u32 x[4];
                 as_factor<T>(x, ds, step);
-                multiply_down<T, WIDTH, PITCH>(o, x, k, step * 16);
+                multiply_down<T, Lies>(o, x, k, step * 16);
             }
-            put<T, ROWS, WIDTH>(o, scale, scale, staged, first, call.data[DQ] + prepared.origin[t][DQ],
+            put<T, Lies>(o, scale, scale, staged, first, prepared.origin[t][DQ],
                                 dq_lines);
         }
         __syncthreads();
         // Sixteen queries by sixteen keys of a tile, turned: lane by lane.
-        const u32 turned = (lane % 8 + lane / 16 * 8) * Pairs::PITCH + (first + lane / 8 % 2 * 8) * 2;
+        const u32 turned = Pairs::at(lane % 8 + lane / 16 * 8, first / 8 + lane / 8 % 2);
         {
             float o[WIDTH / 8][4] = {};
 #pragma unroll
             for (int step = 0; step < WARPS; step++) {
                 u32 x[4];
                 load_transposed(x, p_tile + turned + step * 16 * Pairs::PITCH);
-                multiply_down<T, WIDTH, PITCH>(o, x, dout, step * 16);
+                multiply_down<T, Lies>(o, x, dout, step * 16);
             }
-            put<T, ROWS, WIDTH>(o, 1.0f, 1.0f, staged, first, call.data[DV] + prepared.origin[t][DV],
+            put<T, Lies>(o, 1.0f, 1.0f, staged, first, prepared.origin[t][DV],
                                 dv_lines);
         }
         {
@@ -171,9 +170,9 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_backward
             for (int step = 0; step < WARPS; step++) {
                 u32 x[4];
                 load_transposed(x, ds_tile + turned + step * 16 * Pairs::PITCH);
-                multiply_down<T, WIDTH, PITCH>(o, x, q, step * 16);
+                multiply_down<T, Lies>(o, x, q, step * 16);
             }
-            put<T, ROWS, WIDTH>(o, scale, scale, staged, first, call.data[DK] + prepared.origin[t][DK],
+            put<T, Lies>(o, scale, scale, staged, first, prepared.origin[t][DK],
                                 dk_lines);
         }
         if constexpr (STAGES == 1) {

@@ -29,19 +29,19 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_forward(
     clear<STAGES * 3 * T::BYTES, THREADS>(memory);
     __syncthreads();
     const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
-    using Mine = Pieces<ROWS, KEYS, WIDTH, THREADS>;
+    using Mine = Pieces<T, KEYS, THREADS>;
     const Mine mine[3] = {
         Mine(prepared.offset[0], 0, threadIdx.x, call.columns[0]),
         Mine(prepared.offset[1], 0, threadIdx.x, call.columns[0]),
         Mine(prepared.offset[2], 0, threadIdx.x, call.columns[1]),
     };
     // A warp writes its own sixteen rows.
-    const Pieces<ROWS, 16, WIDTH, 32> lines(prepared.offset[3], row - lane / 4, lane, call.columns[1]);
+    const Pieces<T, 16, 32> lines(prepared.offset[3], row - lane / 4, lane, call.columns[1]);
     const auto ask = [&](int t) {
         if (t < windows) {
 #pragma unroll
             for (int a = 0; a < 3; a++)
-                mine[a].fetch(tiles + (t % STAGES * 3 + a) * T::BYTES, call.data[a] + prepared.origin[t][a]);
+                mine[a].fetch(tiles + (t % STAGES * 3 + a) * T::BYTES, prepared.origin[t][a]);
         }
         end_group();
     };
@@ -59,14 +59,14 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_forward(
         if constexpr (STAGES > 1) ask(t + AHEAD);
         const u32 q = tiles + t % STAGES * 3 * T::BYTES, k = q + T::BYTES, v = k + T::BYTES;
         float s[TILES][4] = {};
-        multiply_across<Number, WIDTH, T::PITCH>(s, rows_of<T::PITCH>(q, row - lane / 4), k);
+        multiply_across<Number, T>(s, q, row - lane / 4, k);
         float top[2] = {-infinity(), -infinity()};
 #pragma unroll
         for (int n = 0; n < TILES; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++) s[n][e] = fmaf(s[n][e], scale, together[n][e]);
         if constexpr (MASKED)
-            unmasked(s, -infinity(), call.data[MASK] + prepared.origin[t][5], prepared.offset[5]);
+            unmasked(s, -infinity(), prepared.origin[t][5], prepared.offset[5]);
 #pragma unroll
         for (int n = 0; n < TILES; n++)
 #pragma unroll
@@ -92,13 +92,13 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_forward(
         for (int step = 0; step < WARPS; step++) {
             u32 p[4];
             as_factor<Number>(p, s, step);
-            multiply_down<Number, WIDTH, T::PITCH>(o, p, v, step * 16);
+            multiply_down<Number, T>(o, p, v, step * 16);
         }
         // Where nothing was seen, the sum of values is zero already (C5).
         const float part[2] = {__fdividef(1.0f, sum[0] == 0.0f ? 1.0f : sum[0]),
                                __fdividef(1.0f, sum[1] == 0.0f ? 1.0f : sum[1])};
-        put<Number, ROWS, WIDTH>(
-            o, part[0], part[1], memory + t % STAGES * 3 * T::BYTES, row - lane / 4, call.data[OUT] + prepared.origin[t][OUT],
+        put<Number, T>(
+            o, part[0], part[1], memory + t % STAGES * 3 * T::BYTES, row - lane / 4, prepared.origin[t][OUT],
             lines
         );
         if (call.data[LSE] && lane % 4 == 0) {
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_forward(
             for (int r = 0; r < 2; r++) {
                 const int far = prepared.offset[4][row + 8 * r];
                 if (far != ABSENT)
-                    *reinterpret_cast<float*>(call.data[LSE] + prepared.origin[t][4] + far * 4LL) =
+                    *reinterpret_cast<float*>(prepared.origin[t][4] + far * 4LL) =
                         sum[r] == 0.0f ? -infinity() : level[r] + log2_of(sum[r]) * LN2;
             }
         }

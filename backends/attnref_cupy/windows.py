@@ -210,7 +210,7 @@ class Windows:
     def shared(self, name: str, stages: int) -> int:
         """Count the bytes of shared memory of a block."""
         rows = 16 * self.warps
-        tile = rows * (self.width * 2 + 16)
+        tile = rows * (self.width * 2 + (0 if stages > 3 and name == "window_backward" else 16))
         pairs = 2 * rows * (rows * 2 + 16) if name == "window_backward" else 0
         sources = len(ARRAYS) if name == "window_backward" else 6
         return stages * READ[name] * tile + pairs + sources * (8 * CHUNK + 4 * rows) + 4 * rows

@@ -404,6 +404,8 @@ void wait_groups() {
         for (const auto& copy : groups.front()) copy.run();
 }
 
+inline void write_sixteen(void* to, uint4 x) { std::memcpy(to, &x, 16); }
+
 DEVICE float quad_max(float x) {
     x = std::fmax(x, __shfl_xor_sync(~0u, x, 1));
     return std::fmax(x, __shfl_xor_sync(~0u, x, 2));
