@@ -64,15 +64,73 @@ struct Own {
     }
 };
 
-// From a product of two rows to its weight, and what the cap leaves of its slope.
-template <bool CAPPED>
-DEVICE void weigh(float& s, float& slope, float level, float scale, float cap) {
-    if constexpr (CAPPED) {
-        const float bent = bend(s * scale / cap);
-        slope = 1.0f - bent * bent;
-        s = exp2_of((cap * bent - level) * LOG2E);
-    } else {
-        s = exp2_of(fmaf(s, scale, -level) * LOG2E);
+// How a product of two rows becomes a weight. Levels are in units of binary logarithms where
+// nothing stands between a product and its exponential.
+template <bool CAPPED, typename Bias>
+struct Weighing {
+    static constexpr bool BIASED = !is_none<Bias>::value, PLAIN = !CAPPED && !BIASED;
+    static constexpr float UNIT = PLAIN ? LOG2E : 1.0f;
+    const Arguments& a;
+    const Band& band;
+    int b, head;
+    float scale, cap;
+
+    DEVICE Weighing(const Arguments& given, const Band& sees, int entry, int at)
+        : a(given), band(sees), b(entry), head(at), scale(float(given.scale) * UNIT),
+          cap(float(given.softcap)) {}
+
+    // `s` becomes the weight of the pair, and `slope` what the cap leaves of a gradient.
+    DEVICE void weigh(float& s, float& slope, float level, int i, int j) const {
+        float bias = 0.0f;
+        if constexpr (BIASED) {
+            if (i < band.queries && j < band.keys) bias = widen(entry<Bias>(a.bias, b, head, i, j));
+        }
+        if constexpr (CAPPED) {
+            const float bent = bend(s * scale / cap);
+            slope = 1.0f - bent * bent;
+            s = exp2_of((cap * bent + bias - level) * LOG2E);
+        } else if constexpr (BIASED) {
+            s = exp2_of((fmaf(s, scale, bias) - level) * LOG2E);
+        } else {
+            s = exp2_of(fmaf(s, scale, -level));
+        }
+    }
+    template <bool MASKED>
+    DEVICE bool seen(int i, int j) const {
+        if (!sees(band, i, j)) return false;
+        return !MASKED || entry<bool>(a.mask, b, head, i, j);
+    }
+    // The cap's part of a gradient; a slope of what nobody sees may be anything.
+    DEVICE void bend_back(float& ds, float slope) const {
+        if (CAPPED) ds = ds == 0.0f ? 0.0f : ds * slope;
+    }
+};
+
+// Do something with each pair that a lane has of a strip: where it is kept, and which it is.
+template <int M, int STRIP, typename Act>
+DEVICE void each_pair(int i0, int j0, const Act& act) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int x = 0; x < M; x++)
+#pragma unroll
+        for (int c = 0; c < STRIP / 8; c++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                act(x, c, e, i0 + 16 * x + e / 2 * 8 + lane / 4, j0 + 8 * c + lane % 4 * 2 + e % 2);
+}
+// The same where rows are keys, with a number of the pair's query, of those that `at` has.
+template <int M, int STRIP, typename Act>
+DEVICE void each_pair_by_key(const float* at, int i0, int j0, const Act& act) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int c = 0; c < STRIP / 8; c++) {
+        const float2 two = *reinterpret_cast<const float2*>(at + 8 * c + lane % 4 * 2);
+#pragma unroll
+        for (int x = 0; x < M; x++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                act(x, c, e, e % 2 ? two.y : two.x, i0 + 8 * c + lane % 4 * 2 + e % 2,
+                    j0 + 16 * x + e / 2 * 8 + lane / 4);
     }
 }
 
@@ -107,8 +165,40 @@ DEVICE const float* numbers_of(const Rows& x, int b, int head, int start) {
 // What a row that saw nothing is weighed by: no score reaches it (C5).
 DEVICE float level_of(float lse) { return lse == -infinity() ? infinity() : lse; }
 
+// Add a strip's gradients to that of the bias, which is summed where it lies, in any order. What it
+// is broadcast over is summed first as far as a warp has it.
+template <int M, int TILES>
+DEVICE void add_to_bias(const Arguments& a, const float (&ds)[M][TILES][4], int b, int head, int i0,
+                        int j0) {
+    const int lane = threadIdx.x % 32;
+    float* to = static_cast<float*>(a.dbias.at) + b * a.dbias.batch + head * a.dbias.head;
+#pragma unroll
+    for (int c = 0; c < TILES; c++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const i64 j = (j0 + 8 * c + lane % 4 * 2 + e) * a.dbias.column;
+            if (a.dbias.row == 0) {
+                float sum = 0.0f;
+#pragma unroll
+                for (int x = 0; x < M; x++) sum += ds[x][c][e] + ds[x][c][e + 2];
+#pragma unroll
+                for (int m = 4; m < 32; m *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, m);
+                if (lane < 4 && sum != 0.0f) atomicAdd(to + j, sum);
+            } else {
+#pragma unroll
+                for (int x = 0; x < M; x++)
+#pragma unroll
+                    for (int h = 0; h < 2; h++) {
+                        const i64 i = i0 + 16 * x + 8 * h + lane / 4;
+                        const float one = ds[x][c][e + 2 * h];
+                        if (one != 0.0f) atomicAdd(to + i * a.dbias.row + j, one);
+                    }
+            }
+        }
+}
+
 template <typename T, int COLUMNS, int M, int WARPS, int TILE, int STRIP, bool HELD, int BLOCKS,
-          bool GROUPS, bool CAPPED, bool MASKED>
+          bool GROUPS, bool CAPPED, bool MASKED, typename Bias>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     backward_queries(const __grid_constant__ Arguments a) {
     constexpr int ROWS = 16 * M * WARPS, THREADS = 32 * WARPS;
@@ -116,12 +206,11 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     using Queries = Own<COLUMNS, ROWS, M, HELD>;
     constexpr int OWNED = 2 * Tile<COLUMNS, ROWS>::BYTES;
 
-    const Place place = locate<ROWS>(blockIdx.x, a, a.q_starts, a.heads, a.Sq, a.right != OPEN);
-    const int b = place.b, head = place.head, first = place.first;
-    const Side q_side = side_of(b, a.q_starts, a.q_lens, a.entries, a.Sq);
+    const Seat seat = seat_of<ROWS>(a, false);
+    const int b = seat.b, head = seat.head, first = seat.first;
+    const Side q_side = seat.q, k_side = seat.k;
+    const Band band = seat.band;
     if (first >= q_side.extent) return;
-    const Side k_side = side_of(b, a.k_starts, a.k_lens, a.entries, a.Sk);
-    const Band band = band_of(b, a, q_side.length, k_side.length);
     const Span span = keys_of<TILE>(band, first, first + ROWS);
 
     // Rows that are multiplied together: those of a warp, or 64 of a warpgroup.
@@ -149,6 +238,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                                    q_side.length, a.D);
     dout.tile.template fetch<THREADS>(rows_of<T>(a.dout, b, head, q_side.start), a.dout.token,
                                       first, q_side.length, a.DV);
+    using Weigh = Weighing<CAPPED, Bias>;
+    const Weigh weighing(a, band, b, head);
     float level[M][2], delta[M][2], sum[M][COLUMNS / 8][4] = {};
     const float* lse_at = numbers_of(a.lse, b, head, q_side.start);
     const float* delta_at = numbers_of(a.delta, b, head, q_side.start);
@@ -158,7 +249,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
         for (int h = 0; h < 2; h++) {
             const int i = first + warp_row + 16 * x + 8 * h + lane / 4;
             const bool real = i < q_side.length;
-            level[x][h] = real ? level_of(lse_at[i]) : infinity();
+            level[x][h] = real ? level_of(lse_at[i]) * Weigh::UNIT : infinity();
             delta[x][h] = real ? delta_at[i] : 0.0f;
         }
     if (HELD) {
@@ -171,7 +262,6 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     }
     fetch(0);
 
-    const float scale = float(a.scale), cap = float(a.softcap);
     for (int n = 0; n < count; n++) {
         wait_groups<0>();
         if (GROUPS) show_to_products();
@@ -197,39 +287,26 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 q.template product<T>(s, keys, strip);
                 dout.template product<T>(ds, values, strip);
             }
-#pragma unroll
-            for (int x = 0; x < M; x++)
-#pragma unroll
-                for (int c = 0; c < STRIP / 8; c++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        weigh<CAPPED>(s[x][c][e], slope[x][CAPPED ? c : 0][e], level[x][e / 2], scale, cap);
+            each_pair<M, STRIP>(i0, j0, [&](int x, int c, int e, int i, int j) {
+                weighing.weigh(s[x][c][e], slope[x][CAPPED ? c : 0][e], level[x][e / 2], i, j);
+            });
             if constexpr (GROUPS) {
                 wait_products<0>();
                 settled(ds[0]);
             }
-#pragma unroll
-            for (int x = 0; x < M; x++)
-#pragma unroll
-                for (int c = 0; c < STRIP / 8; c++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++) {
-                        ds[x][c][e] = s[x][c][e] * (ds[x][c][e] - delta[x][e / 2]);
-                        if (CAPPED) ds[x][c][e] *= slope[x][c][e];
-                    }
+            each_pair<M, STRIP>(i0, j0, [&](int x, int c, int e, int, int) {
+                ds[x][c][e] = s[x][c][e] * (ds[x][c][e] - delta[x][e / 2]);
+            });
             if (MASKED || sight == Sight::SOME) {
-#pragma unroll
-                for (int x = 0; x < M; x++)
-#pragma unroll
-                    for (int c = 0; c < STRIP / 8; c++)
-#pragma unroll
-                        for (int e = 0; e < 4; e++) {
-                            const int i = i0 + 16 * x + e / 2 * 8 + lane / 4;
-                            const int j = j0 + 8 * c + lane % 4 * 2 + e % 2;
-                            bool seen = sees(band, i, j);
-                            if (MASKED && seen) seen = entry<bool>(a.mask, b, head, i, j);
-                            if (!seen) ds[x][c][e] = 0.0f;
-                        }
+                each_pair<M, STRIP>(i0, j0, [&](int x, int c, int e, int i, int j) {
+                    if (!weighing.template seen<MASKED>(i, j)) ds[x][c][e] = 0.0f;
+                });
+            }
+            if constexpr (Weigh::BIASED) add_to_bias(a, ds, b, head, i0, j0);
+            if constexpr (CAPPED) {
+                each_pair<M, STRIP>(i0, j0, [&](int x, int c, int e, int, int) {
+                    weighing.bend_back(ds[x][c][e], slope[x][c][e]);
+                });
             }
             if constexpr (GROUPS) {
                 u32 w[STRIP / 16][4];
@@ -246,11 +323,11 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     }
     wait_groups<0>();
     __syncthreads();
-    write_rows<T, M, COLUMNS, ROWS>(sum, scale, memory, warp_row, a.dq, b, head, q_side, first, a.D);
+    write_rows<T, M, COLUMNS, ROWS>(sum, float(a.scale), memory, warp_row, a.dq, b, head, q_side, first, a.D);
 }
 
 template <typename T, int COLUMNS, int M, int WARPS, int TILE, int STRIP, bool HELD, int BLOCKS,
-          bool GROUPS, bool CAPPED, bool MASKED>
+          bool GROUPS, bool CAPPED, bool MASKED, typename Bias>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     backward_keys(const __grid_constant__ Arguments a) {
     constexpr int ROWS = 16 * M * WARPS, THREADS = 32 * WARPS;
@@ -260,28 +337,28 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     constexpr int ROOM = HELD ? (OWNED > 2 * STAGE ? OWNED : 2 * STAGE) : OWNED + 2 * STAGE;
     static_assert(2 * TILE <= THREADS, "a thread reads one number of a tile's rows");
 
-    const Place place = locate<ROWS>(blockIdx.x, a, a.k_starts, a.heads / a.group, a.Sk, false);
-    const int b = place.b, first = place.first;
-    const Side k_side = side_of(b, a.k_starts, a.k_lens, a.entries, a.Sk);
+    const Seat seat = seat_of<ROWS>(a, true);
+    const int b = seat.b, first = seat.first;
+    const Side q_side = seat.q, k_side = seat.k;
+    const Band band = seat.band;
     if (first >= k_side.extent) return;
-    const Side q_side = side_of(b, a.q_starts, a.q_lens, a.entries, a.Sq);
-    const Band band = band_of(b, a, q_side.length, k_side.length);
     const Span span = queries_of<TILE>(band, first, first + ROWS);
 
     // Rows that are multiplied together: those of a warp, or 64 of a warpgroup.
     constexpr int TOGETHER = GROUPS ? 64 : 16 * M;
     static_assert(!GROUPS || (M == 1 && !HELD && STRIP == TILE), "a warpgroup takes whole tiles");
-    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
+    const int warp_row = threadIdx.x / 32 * 16 * M;
     const int together = warp_row / TOGETHER * TOGETHER;
     const u32 memory = shared_address(shared_memory());
     const u32 stages = HELD ? memory : memory + OWNED;
     float* numbers = reinterpret_cast<float*>(shared_memory() + ROOM);  // lse, delta; two stages
     const int tiles = (span.high - span.low + TILE - 1) / TILE, count = tiles * a.group;
+    using Weigh = Weighing<CAPPED, Bias>;
     float number_ahead = 0.0f;
     // Tile `n` is one of the queries of one of the heads that share these keys.
     const auto fetch = [&](int n) {
         if (n < count) {
-            const int head = place.head * a.group + n / tiles, i0 = span.low + n % tiles * TILE;
+            const int head = seat.head * a.group + n / tiles, i0 = span.low + n % tiles * TILE;
             const T* q = rows_of<T>(a.q, b, head, q_side.start);
             const T* dout = rows_of<T>(a.dout, b, head, q_side.start);
             const u32 stage = stages + n % 2 * STAGE;
@@ -294,7 +371,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 const float* from = numbers_of(is_lse ? a.lse : a.delta, b, head, q_side.start);
                 const bool real = i < q_side.length;
                 const float x = real ? from[i] : is_lse ? infinity() : 0.0f;
-                number_ahead = is_lse ? level_of(x) : x;
+                number_ahead = is_lse ? level_of(x) * Weigh::UNIT : x;
             }
         }
         end_group();
@@ -304,9 +381,9 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     };
 
     Keys k(memory, warp_row), v(memory + OWNED / 2, warp_row);
-    k.tile.template fetch<THREADS>(rows_of<T>(a.k, b, place.head, k_side.start), a.k.token, first,
+    k.tile.template fetch<THREADS>(rows_of<T>(a.k, b, seat.head, k_side.start), a.k.token, first,
                                    k_side.length, a.D);
-    v.tile.template fetch<THREADS>(rows_of<T>(a.v, b, place.head, k_side.start), a.v.token, first,
+    v.tile.template fetch<THREADS>(rows_of<T>(a.v, b, seat.head, k_side.start), a.v.token, first,
                                    k_side.length, a.DV);
     float sum_k[M][COLUMNS / 8][4] = {}, sum_v[M][COLUMNS / 8][4] = {};
     if (HELD) {
@@ -319,7 +396,6 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     }
     fetch(0);
 
-    const float scale = float(a.scale), cap = float(a.softcap);
     for (int n = 0; n < count; n++) {
         publish(n);
         wait_groups<0>();
@@ -347,33 +423,17 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 k.template product<T>(s, q, strip);
                 v.template product<T>(ds, dout, strip);
             }
-            const float* level = numbers + n % 2 * 2 * TILE + strip + lane % 4 * 2;
-#pragma unroll
-            for (int c = 0; c < STRIP / 8; c++) {
-                const float2 levels = *reinterpret_cast<const float2*>(level + 8 * c);
-#pragma unroll
-                for (int x = 0; x < M; x++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        weigh<CAPPED>(s[x][c][e], slope[x][CAPPED ? c : 0][e],
-                                      e % 2 ? levels.y : levels.x, scale, cap);
-            }
-            const int head = place.head * a.group + n / tiles;
+            const Weigh weighing(a, band, b, seat.head * a.group + n / tiles);
+            const float* level = numbers + n % 2 * 2 * TILE + strip;
             const auto hide = [&](float (&w)[M][STRIP / 8][4]) {
                 if (!MASKED && sight == Sight::ALL) return;
-#pragma unroll
-                for (int x = 0; x < M; x++)
-#pragma unroll
-                    for (int c = 0; c < STRIP / 8; c++)
-#pragma unroll
-                        for (int e = 0; e < 4; e++) {
-                            const int i = i0 + 8 * c + lane % 4 * 2 + e % 2;
-                            const int j = j0 + 16 * x + e / 2 * 8 + lane / 4;
-                            bool seen = sees(band, i, j);
-                            if (MASKED && seen) seen = entry<bool>(a.mask, b, head, i, j);
-                            if (!seen) w[x][c][e] = 0.0f;
-                        }
+                each_pair_by_key<M, STRIP>(level, i0, j0, [&](int x, int c, int e, float, int i, int j) {
+                    if (!weighing.template seen<MASKED>(i, j)) w[x][c][e] = 0.0f;
+                });
             };
+            each_pair_by_key<M, STRIP>(level, i0, j0, [&](int x, int c, int e, float of_row, int i, int j) {
+                weighing.weigh(s[x][c][e], slope[x][CAPPED ? c : 0][e], of_row, i, j);
+            });
             hide(s);
             if constexpr (GROUPS) {
                 u32 w[STRIP / 16][4];
@@ -386,17 +446,10 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
             } else {
                 add_product<T>(sum_v, s, dout, strip);
             }
-#pragma unroll
-            for (int c = 0; c < STRIP / 8; c++) {
-                const float2 deltas = *reinterpret_cast<const float2*>(level + TILE + 8 * c);
-#pragma unroll
-                for (int x = 0; x < M; x++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++) {
-                        ds[x][c][e] = s[x][c][e] * (ds[x][c][e] - (e % 2 ? deltas.y : deltas.x));
-                        if (CAPPED) ds[x][c][e] *= slope[x][c][e];
-                    }
-            }
+            each_pair_by_key<M, STRIP>(level + TILE, i0, j0, [&](int x, int c, int e, float of_row, int, int) {
+                ds[x][c][e] = s[x][c][e] * (ds[x][c][e] - of_row);
+                if (CAPPED) weighing.bend_back(ds[x][c][e], slope[x][CAPPED ? c : 0][e]);
+            });
             hide(ds);
             if constexpr (GROUPS) {
                 u32 w[STRIP / 16][4];
@@ -414,8 +467,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     }
     wait_groups<0>();
     __syncthreads();
-    write_rows<T, M, COLUMNS, ROWS>(sum_k, scale, memory, warp_row, a.dk, b, place.head, k_side,
+    write_rows<T, M, COLUMNS, ROWS>(sum_k, float(a.scale), memory, warp_row, a.dk, b, seat.head, k_side,
                                     first, a.D);
-    write_rows<T, M, COLUMNS, ROWS>(sum_v, 1.0f, memory + OWNED / 2, warp_row, a.dv, b, place.head,
+    write_rows<T, M, COLUMNS, ROWS>(sum_v, 1.0f, memory + OWNED / 2, warp_row, a.dv, b, seat.head,
                                     k_side, first, a.DV);
 }

@@ -29,12 +29,11 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     using Queries = Tile<COLUMNS, ROWS>;
     using Keys = Tile<COLUMNS, KEYS>;
 
-    const Place place = locate<ROWS>(blockIdx.x, a, a.q_starts, a.heads, a.Sq, a.right != OPEN);
-    const int b = place.b, head = place.head, first = place.first;
-    const Side q_side = side_of(b, a.q_starts, a.q_lens, a.entries, a.Sq);
+    const Seat seat = seat_of<ROWS>(a, false);
+    const int b = seat.b, head = seat.head, first = seat.first;
+    const Side q_side = seat.q, k_side = seat.k;
+    const Band band = seat.band;
     if (first >= q_side.extent) return;
-    const Side k_side = side_of(b, a.k_starts, a.k_lens, a.entries, a.Sk);
-    const Band band = band_of(b, a, q_side.length, k_side.length);
     const Span span = keys_of<KEYS>(band, first, first + ROWS);
 
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;

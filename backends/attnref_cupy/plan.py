@@ -48,7 +48,7 @@ class Tiling(NamedTuple):
 TILINGS: dict[str, dict[int, Tiling]] = {
     "forward": {
         64: Tiling(2, 4, 64, 64, True, 2),
-        128: Tiling(2, 4, 32, 32, False, 2),
+        128: Tiling(2, 4, 48, 48, False, 2),
         256: Tiling(1, 8, 64, 64, False, 1),
     },
     "queries": {64: Tiling(2, 4, 64, 32, False, 2), 128: Tiling(2, 4, 32, 16, False, 2)},
@@ -62,13 +62,37 @@ every block fits into the 99 KiB of the smallest chips.
 
 
 GROUPED: dict[str, dict[int, Tiling]] = {
-    "forward": {64: Tiling(1, 8, 128, 128, False, 1, True), 128: Tiling(1, 8, 128, 128, False, 1, True)},
-    "queries": {64: Tiling(1, 8, 64, 64, False, 1, True), 128: Tiling(1, 8, 64, 64, False, 1, True)},
-    "keys": {64: Tiling(1, 8, 64, 64, False, 1, True), 128: Tiling(1, 8, 64, 64, False, 1, True)},
+    "forward": {
+        64: Tiling(1, 4, 128, 128, False, 3, True),
+        128: Tiling(1, 12, 96, 96, False, 1, True),
+    },
+    "queries": {
+        64: Tiling(1, 8, 128, 128, False, 1, True),
+        128: Tiling(1, 8, 128, 128, False, 1, True),
+    },
+    "keys": {
+        64: Tiling(1, 4, 64, 64, False, 3, True),
+        128: Tiling(1, 8, 64, 64, False, 1, True),
+    },
 }
-"""The same on Hopper, for heads of more than 32 and up to 128 columns."""
+"""The same on Hopper, for heads of more than 32 and up to 128 columns.
 
-HOPPER = "sm_90a"
+Tiles for `forward` at 128 were timed from 48 to 176 keys and with one to three warpgroups,
+those of the others likewise: three warpgroups that share a multiprocessor are worth more
+than wider tiles, as long as nothing is spilled.
+"""
+
+OPTIONED: dict[str, dict[int, Tiling]] = {
+    "forward": {128: Tiling(1, 8, 96, 96, False, 1, True)},
+    "queries": {
+        64: Tiling(1, 8, 64, 64, False, 1, True),
+        128: Tiling(1, 8, 48, 48, False, 1, True),
+    },
+    "keys": {128: Tiling(1, 8, 48, 48, False, 1, True)},
+}
+"""The same for calls with a cap, a bias or a mask, which want registers of their own."""
+
+HOPPER_ALONE = "sm_90a"
 
 
 class Cut(NamedTuple):
@@ -110,18 +134,17 @@ def forward(call: Call) -> Cut:
     if not runs_on_tensor_cores(call):
         return _wide("wide_forward", "wide_forward.cu", call)
     columns, tiling = width(call), tiling_of("forward", call)
-    bias = "none" if call.bias is None else TYPES[call.bias.dtype.name]
     masked = call.mask is not None
     told = (tiling.own, tiling.warps, tiling.tile, tiling.held, tiling.blocks, tiling.groups)
-    constants = (TYPES[call.q.dtype.name], columns, *told, call.is_plain, bias, masked)
+    constants = (TYPES[call.q.dtype.name], columns, *told, call.is_plain, _bias(call), masked)
     instance = _instance("forward.cu", "forward", tiling, constants)
     shared = (tiling.rows + 4 * tiling.tile) * pitch(columns)
     return Cut(instance, tiling.rows, 32 * tiling.warps, shared)
 
 
 def backward_runs_on_tensor_cores(call: Call) -> bool:
-    """Tell whether sums of a backward pass fit into registers, and no bias wants its own."""
-    return runs_on_tensor_cores(call) and call.bias is None and max(call.sizes) <= 128
+    """Tell whether sums of a backward pass fit into registers."""
+    return runs_on_tensor_cores(call) and max(call.sizes) <= 128
 
 
 def backward(call: Call) -> tuple[Cut, Cut]:
@@ -135,18 +158,25 @@ def backward(call: Call) -> tuple[Cut, Cut]:
 def tiling_of(walk: str, call: Call) -> Tiling:
     """Look up how a walk on tensor cores is cut."""
     columns = width(call)
-    grouped = GROUPED[walk] if call.groups and columns > WIDTHS[0] else {}
-    return next(x for most, x in {**TILINGS[walk], **grouped}.items() if most >= columns)
+    tables = TILINGS
+    if call.groups and WIDTHS[0] < columns <= 128:
+        options = (call.softcap, call.bias, call.mask)
+        tables = GROUPED if all(x is None for x in options) else OPTIONED
+    return next(tiling for most, tiling in tables[walk].items() if most >= columns)
+
+
+def _bias(call: Call) -> str:
+    return "none" if call.bias is None else TYPES[call.bias.dtype.name]
 
 
 def _instance(file: str, name: str, tiling: Tiling, constants: tuple[Any, ...]) -> Kernel:
     made = compiling.kernel(file, name, *constants)
-    return replace(made, chip=HOPPER) if tiling.groups else made
+    return replace(made, chip=HOPPER_ALONE) if tiling.groups else made
 
 
 def _walk(name: str, call: Call) -> Cut:
     columns, tiling = width(call), tiling_of(name, call)
-    options = (call.softcap is not None, call.mask is not None)
+    options = (call.softcap is not None, call.mask is not None, _bias(call))
     constants = (TYPES[call.q.dtype.name], columns, *tiling, *options)
     instance = _instance("backward.cu", f"backward_{name}", tiling, constants)
     own, stages = 2 * tiling.rows * pitch(columns), 4 * tiling.tile * pitch(columns)

@@ -50,13 +50,18 @@ DEVICE void multiply_columns(float (&c)[TILES][4], const u32 (&a)[4], u64 b);
 
 // clang-format off
 #define C4(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
-#define C16(n) C4(n), C4(n + 1), C4(n + 2), C4(n + 3)
-#define L0 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-#define L1 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define L2 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-#define L3 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define L4 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
-#define L5 "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define C8(n) C4(n), C4(n + 1)
+#define L0 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define L1 "%8, %9, %10, %11, %12, %13, %14, %15"
+#define L2 "%16, %17, %18, %19, %20, %21, %22, %23"
+#define L3 "%24, %25, %26, %27, %28, %29, %30, %31"
+#define L4 "%32, %33, %34, %35, %36, %37, %38, %39"
+#define L5 "%40, %41, %42, %43, %44, %45, %46, %47"
+#define L6 "%48, %49, %50, %51, %52, %53, %54, %55"
+#define L7 "%56, %57, %58, %59, %60, %61, %62, %63"
+#define L8 "%64, %65, %66, %67, %68, %69, %70, %71"
+#define L9 "%72, %73, %74, %75, %76, %77, %78, %79"
+#define L10 "%80, %81, %82, %83, %84, %85, %86, %87"
 #define PRODUCTS(T, NAME, N, X0, X1, X2, X3, X4)                                      \
     template <>                                                                                    \
     DEVICE void multiply_rows<T, N / 8>(float (&c)[N / 8][4], u64 a, u64 b, bool add) {            \
@@ -75,19 +80,25 @@ DEVICE void multiply_columns(float (&c)[TILES][4], const u32 (&a)[4], u64 b);
 #define BOTH(N, X0, X1, X2, X3, X4)               \
     PRODUCTS(f16, "f16", N, X0, X1, X2, X3, X4)   \
     PRODUCTS(bf16, "bf16", N, X0, X1, X2, X3, X4)
-#define LANES32 C16(0)
-#define LIST32 L0
-BOTH(32, 16, 17, 18, 19, 20)
-#define LANES64 C16(0), C16(4)
-#define LIST64 L0 ", " L1
+#define LANES48 C8(0), C8(2), C8(4)
+#define LIST48 L0 ", " L1 ", " L2
+BOTH(48, 24, 25, 26, 27, 28)
+#define LANES64 C8(0), C8(2), C8(4), C8(6)
+#define LIST64 L0 ", " L1 ", " L2 ", " L3
 BOTH(64, 32, 33, 34, 35, 36)
-#define LANES96 C16(0), C16(4), C16(8)
-#define LIST96 L0 ", " L1 ", " L2
+#define LANES80 C8(0), C8(2), C8(4), C8(6), C8(8)
+#define LIST80 L0 ", " L1 ", " L2 ", " L3 ", " L4
+BOTH(80, 40, 41, 42, 43, 44)
+#define LANES96 C8(0), C8(2), C8(4), C8(6), C8(8), C8(10)
+#define LIST96 L0 ", " L1 ", " L2 ", " L3 ", " L4 ", " L5
 BOTH(96, 48, 49, 50, 51, 52)
-#define LANES128 C16(0), C16(4), C16(8), C16(12)
-#define LIST128 L0 ", " L1 ", " L2 ", " L3
+#define LANES128 C8(0), C8(2), C8(4), C8(6), C8(8), C8(10), C8(12), C8(14)
+#define LIST128 L0 ", " L1 ", " L2 ", " L3 ", " L4 ", " L5 ", " L6 ", " L7
 BOTH(128, 64, 65, 66, 67, 68)
-#define LANES192 C16(0), C16(4), C16(8), C16(12), C16(16), C16(20)
-#define LIST192 L0 ", " L1 ", " L2 ", " L3 ", " L4 ", " L5
-BOTH(192, 96, 97, 98, 99, 100)
+#define LANES160 C8(0), C8(2), C8(4), C8(6), C8(8), C8(10), C8(12), C8(14), C8(16), C8(18)
+#define LIST160 L0 ", " L1 ", " L2 ", " L3 ", " L4 ", " L5 ", " L6 ", " L7 ", " L8 ", " L9
+BOTH(160, 80, 81, 82, 83, 84)
+#define LANES176 C8(0), C8(2), C8(4), C8(6), C8(8), C8(10), C8(12), C8(14), C8(16), C8(18), C8(20)
+#define LIST176 L0 ", " L1 ", " L2 ", " L3 ", " L4 ", " L5 ", " L6 ", " L7 ", " L8 ", " L9 ", " L10
+BOTH(176, 88, 89, 90, 91, 92)
 // clang-format on

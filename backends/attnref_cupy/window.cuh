@@ -28,10 +28,10 @@ constexpr int ABSENT = -2147483647 - 1;
 enum Source { Q, K, V, OUT, DOUT, DQ, DK, DV, LSE, DLSE, MASK };
 enum Kind { FLOAT16, BFLOAT16, FLOAT32, FLOAT64 };
 
-// One call; strides are in bytes, of the batch, three axes, and heads.
+// One call; strides are in units, of the batch, three axes, and heads.
 struct WindowCall {
     char *data[ARRAYS];
-    i64 strides[ARRAYS][5];
+    int strides[ARRAYS][5];
     const void *bias, *scales;
     float *dbias, *dscale;
     int scales_kind;
@@ -64,7 +64,7 @@ DEVICE Box box_of(const WindowCall& call, int part) {
     return box;
 }
 
-// How an offset from a window's origin is counted, so that 32 bits do for maps of many gigabytes.
+// How strides and offsets are counted, in bytes, so that 32 bits do for maps of many gigabytes.
 DEVICE constexpr int unit(int source) {
     return source < MAPS ? 16 : source == MASK ? 1 : 4;
 }
@@ -95,20 +95,22 @@ DEVICE void prepare(
         }
         to.wrapped[n] = real ? by : -1;
         for (int c = 0; c < COUNT; c++) {
-            const i64 *strides = call.strides[sources[c]];
-            i64 far = x[0] * strides[1] + x[1] * strides[2] + x[2] * strides[3];
-            to.offset[c][n] = real ? static_cast<int>(far / unit(sources[c])) : ABSENT;
+            const int* strides = call.strides[sources[c]];
+            to.offset[c][n] = real ? x[0] * strides[1] + x[1] * strides[2] + x[2] * strides[3] : ABSENT;
         }
     }
-    for (int t = threadIdx.x; t < box.stop - box.start; t += THREADS) {
+    // By other warps than those that have just had tokens.
+    for (int t = (threadIdx.x + THREADS / 2) % THREADS; t < box.stop - box.start; t += THREADS) {
         int rest = box.start + t, y[3];
         for (int a = 2; a >= 0; a--) {
             y[a] = (box.first[a] + rest % box.count[a]) * call.window[a];
             rest /= box.count[a];
         }
         for (int c = 0; c < COUNT; c++) {
-            const i64 *strides = call.strides[sources[c]];
-            to.origin[t][c] = call.data[sources[c]] + rest * strides[0] + y[0] * strides[1] + y[1] * strides[2] + y[2] * strides[3] + head * strides[4];
+            const int* strides = call.strides[sources[c]];
+            const i64 far = i64(rest) * strides[0] + i64(y[0]) * strides[1] + i64(y[1]) * strides[2] +
+                            i64(y[2]) * strides[3] + i64(head) * strides[4];
+            to.origin[t][c] = call.data[sources[c]] + far * unit(sources[c]);
         }
     }
 }
@@ -208,21 +210,36 @@ DEVICE void clear(unsigned char* to) {
 template <typename Bias, int TILES>
 DEVICE void pair_bias(float (&together)[TILES][4], const WindowCall& call, int head, const int* wrapped, int row) {
     const int tokens = call.window[0] * call.window[1] * call.window[2], first = threadIdx.x % 4 * 2;
-    const Bias* mine = static_cast<const Bias*>(call.bias) + i64(head) * tokens * tokens + row * tokens + first;
+    // All numbers are asked for before one is waited for; those of padding are others' again.
+    Bias given[TILES][4];
+    if constexpr (!is_none<Bias>::value) {
+        const Bias* mine = static_cast<const Bias*>(call.bias) + i64(head) * tokens * tokens;
+        const Bias* rows[2] = {mine + lesser(row, tokens - 1) * tokens, mine + lesser(row + 8, tokens - 1) * tokens};
+#pragma unroll
+        for (int n = 0; n < TILES; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int j = first + n * 8 + e % 2;
+                given[n][e] = rows[e / 2][n + 1 < TILES ? j : lesser(j, tokens - 1)];
+            }
+    }
+#pragma unroll
+    for (int n = 0; n < TILES; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            float s = 0.0f;
+            if constexpr (!is_none<Bias>::value) s = widen(given[n][e]);
+            together[n][e] = wrapped[first + n * 8 + e % 2] >= 0 ? s : -infinity();
+        }
+    if (!call.shifted) return;
     const int by[2] = {wrapped[row], wrapped[row + 8]};
 #pragma unroll
     for (int n = 0; n < TILES; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            const int other = wrapped[first + n * 8 + e % 2];
-            const bool there = other >= 0;
-            float s = 0.0f;
-            if constexpr (!is_none<Bias>::value) {
-                if (there && row + e / 2 * 8 < tokens) s = widen(mine[e / 2 * 8 * tokens + n * 8 + e % 2]);
-            }
             // By selection where wrapped pairs are hidden (B4): a bias there may be anything.
-            if (call.shifted && by[e / 2] != other) s = call.wrap_bias == -infinity() ? -infinity() : s + call.wrap_bias;
-            together[n][e] = there ? s : -infinity();
+            if (by[e / 2] != wrapped[first + n * 8 + e % 2])
+                together[n][e] = call.wrap_bias == -infinity() ? -infinity() : together[n][e] + call.wrap_bias;
         }
 }
 

@@ -47,12 +47,12 @@ ARRAYS = ("q", "k", "v", "out", "dout", "dq", "dk", "dv", "lse", "dlse", "mask")
 """`Source` of `window.cuh`."""
 
 UNITS = {"lse": 4, "dlse": 4, "mask": 1}
-"""Bytes that offsets from a window's origin are counted in, where it is not sixteen."""
+"""Bytes that strides of an array are counted in, where it is not sixteen."""
 
 WINDOW_CALL = np.dtype(
     [
         ("data", [(name, "u8") for name in ARRAYS]),
-        ("strides", "i8", (len(ARRAYS), 5)),
+        ("strides", "i4", (len(ARRAYS), 5)),
         *((name, "u8") for name in ("bias", "scales", "dbias", "dscale")),
         ("scales_kind", "i4"),
         *((name, "f4") for name in ("scale", "wrap_bias")),
@@ -231,7 +231,9 @@ class Windows:
         for at, name in enumerate(ARRAYS):
             array = arrays.get(name)
             if array is not None:
-                b, *rest = array.strides
+                unit = UNITS.get(name, 16)
+                steps = zip(array.strides, array.shape, strict=True)
+                b, *rest = (s // unit if n > 1 else 0 for s, n in steps)
                 rest = rest if name in UNITS else rest[:-1]
                 x["data"][name] = pointer(array)
                 x["strides"][at] = (b, *missing, *rest, *((0,) if name == "mask" else ()))
@@ -284,16 +286,16 @@ def windows_of(problem: WindowProblem) -> Windows | None:
 
 
 def _reaches(x: Any) -> bool:
-    """Tell whether places of one map are within reach of 32 bits."""
+    """Tell whether places of one map, and the next map, are within reach of 32 bits."""
     far = sum(abs(s) * (n - 1) for s, n in zip(x.strides[1:-2], x.shape[1:-2], strict=True))
-    return far // 16 < 2**31
+    return max(far, abs(x.strides[0]) if len(x) > 1 else 0) // 16 < 2**31
 
 
 def key_of(problem: WindowProblem) -> tuple[Any, ...]:
     """Return everything that a call depends on, but where its arrays are and what is in them."""
     p, form = problem, replay.form
-    arrays = (p.q, p.k, p.v, p.bias, p.key_mask, p.scale)
-    asked = (p.window, p.shift, p.wrap_bias, p.with_lse, p.with_gradients, p.qkv is None)
+    arrays = (p.q, p.k, p.v, p.bias, p.key_mask, p.scale, p.qkv)
+    asked = (p.window, p.shift, p.wrap_bias, p.with_lse, p.with_gradients)
     return (*map(form, arrays), *asked)
 
 
