@@ -19,12 +19,12 @@
 
 #include "window.cuh"
 
-template <typename T, int WIDTH, int KEYS, int STAGES, int BLOCKS, typename Bias, bool MASKED,
+template <typename T, int WIDTH, int KEYS, int STAGES, int BLOCKS, bool TURNED, typename Bias, bool MASKED,
           bool DBIAS, bool DSCALE>
 __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_backward(const __grid_constant__ WindowCall call) {
     constexpr int WARPS = (KEYS + 15) / 16, ROWS = WARPS * 16, THREADS = WARPS * 32, TILES = KEYS / 8;
     constexpr int READ = 5, COUNT = ARRAYS;
-    using Lies = Tile<ROWS, WIDTH, (STAGES > 3)>;
+    using Lies = Tile<ROWS, WIDTH, TURNED>;
     using Pairs = Tile<ROWS, ROWS>;
     constexpr int STAGE = READ * Lies::BYTES;
     const int sources[COUNT] = {Q, K, V, OUT, DOUT, DQ, DK, DV, LSE, DLSE, MASK};

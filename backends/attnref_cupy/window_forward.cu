@@ -13,10 +13,10 @@
 
 #include "window.cuh"
 
-template <typename Number, int WIDTH, int KEYS, int STAGES, int BLOCKS, typename Bias, bool MASKED>
+template <typename Number, int WIDTH, int KEYS, int STAGES, int BLOCKS, bool TURNED, typename Bias, bool MASKED>
 __global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_forward(const __grid_constant__ WindowCall call) {
     constexpr int WARPS = (KEYS + 15) / 16, ROWS = WARPS * 16, THREADS = WARPS * 32, TILES = KEYS / 8;
-    using T = Tile<ROWS, WIDTH>;
+    using T = Tile<ROWS, WIDTH, TURNED>;
     constexpr int COUNT = 6;
     const int sources[COUNT] = {Q, K, V, OUT, LSE, MASK};
     unsigned char* memory = shared_memory();

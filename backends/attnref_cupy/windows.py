@@ -77,19 +77,21 @@ class Walk(NamedTuple):
         stages: Windows in flight.
         blocks: For each multiprocessor, where they are few enough to run at once.
         windows: That a block takes where they are not.
+        turned: Whether chunks of a tile change places, see `Tile` of `window.cuh`.
     """
 
     stages: int
     blocks: int
     windows: int
+    turned: bool = False
 
 
 WALKS = {
     "window_forward": {
-        16: Walk(2, 6, 8), 32: Walk(2, 5, 8), 64: Walk(2, 3, 8), 128: Walk(2, 1, 8),
+        16: Walk(2, 6, 8), 32: Walk(2, 5, 8), 64: Walk(2, 3, 8), 128: Walk(2, 2, 8),
     },
     "window_backward": {
-        16: Walk(2, 3, 24), 32: Walk(2, 3, 24), 64: Walk(2, 1, 24), 128: Walk(1, 1, 24),
+        16: Walk(2, 3, 24), 32: Walk(2, 3, 24), 64: Walk(2, 2, 24, True), 128: Walk(1, 2, 24),
     },
 }  # fmt: skip
 """Kernel to columns of a tile to the walk: first guesses, none tuned on a GPU."""
@@ -201,19 +203,20 @@ class Windows:
 
     def walk(self, name: str) -> Walk | None:
         """Look up how a kernel walks, with as many stages as fit; `None` if none does."""
-        walk = WALKS[name][self.width]
-        for stages in range(walk.stages, 0, -1):
-            if self.shared(name, stages) <= self.chip.shared:
-                return walk._replace(stages=stages)
+        most = WALKS[name][self.width]
+        for stages in range(most.stages, 0, -1):
+            walk = most._replace(stages=stages)
+            if self.shared(name, walk) <= self.chip.shared:
+                return walk
         return None
 
-    def shared(self, name: str, stages: int) -> int:
+    def shared(self, name: str, walk: Walk) -> int:
         """Count the bytes of shared memory of a block."""
         rows = 16 * self.warps
-        tile = rows * (self.width * 2 + (0 if stages > 3 and name == "window_backward" else 16))
+        tile = rows * (self.width * 2 + (0 if walk.turned else 16))
         pairs = 2 * rows * (rows * 2 + 16) if name == "window_backward" else 0
         sources = len(ARRAYS) if name == "window_backward" else 6
-        return stages * READ[name] * tile + pairs + sources * (8 * CHUNK + 4 * rows) + 4 * rows
+        return walk.stages * READ[name] * tile + pairs + sources * (8 * CHUNK + 4 * rows) + 4 * rows
 
     def grid(self, walk: Walk) -> tuple[int, int]:
         """Return the windows of a block, and how many parts that makes of the map."""
@@ -259,7 +262,7 @@ class Windows:
     def instance(self, name: str, walk: Walk, *flags: bool) -> Kernel:
         """Name the instance of a kernel that this call needs."""
         p = self.problem
-        constants = (TYPES[p.dtype], self.width, self.keys, walk.stages, walk.blocks)
+        constants = (TYPES[p.dtype], self.width, self.keys, walk.stages, walk.blocks, walk.turned)
         bias = "none" if p.bias is None else TYPES[p.bias.dtype.name]
         return kernel(f"{name}.cu", name, *constants, bias, p.key_mask is not None, *flags)
 
@@ -341,7 +344,7 @@ def forward_launch(call: Windows, out: Any, lse: Any) -> Launch:
         parts * call.heads,
         32 * call.warps,
         (told,),
-        call.shared("window_forward", walk.stages),
+        call.shared("window_forward", walk),
     )
 
 
@@ -430,7 +433,7 @@ def backward_launches(call: Windows, arrays: dict[str, Any], sums: dict[str, Any
             parts * call.heads,
             32 * call.warps,
             (told,),
-            call.shared("window_backward", walk.stages),
+            call.shared("window_backward", walk),
         )
     ]
     added = [name for name in ("dbias", "dscale") if name in sums]

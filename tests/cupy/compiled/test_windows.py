@@ -21,7 +21,7 @@ FLAGS = {"window_forward": (), "window_backward": (True, False)}
 
 def instance(name: str, width: int, keys: int, *flags: bool) -> Kernel:
     walk = WALKS[name][width]
-    constants = ("bf16", width, keys, walk.stages, walk.blocks, "bf16")
+    constants = ("bf16", width, keys, walk.stages, walk.blocks, walk.turned, "bf16")
     return kernel(f"{name}.cu", name, *constants, False, *flags)
 
 
@@ -43,9 +43,9 @@ def test_windows_of_seven_by_seven_compile(
 @pytest.mark.parametrize(
     "told",
     [
-        ("window_forward", "f16", 32, 64, 3, 4, "float", True),
-        ("window_backward", "f16", 32, 64, 2, 2, "double", True, True, True),
-        ("window_backward", "f16", 16, 8, 1, 3, "none", True, False, True),
+        ("window_forward", "f16", 32, 64, 3, 4, False, "float", True),
+        ("window_backward", "f16", 32, 64, 2, 2, True, "double", True, True, True),
+        ("window_backward", "f16", 16, 8, 1, 3, True, "none", True, False, True),
     ],
 )
 def test_every_option_compiles(told: tuple[Any, ...], chip: str) -> None:
