@@ -16,6 +16,12 @@
 // that they came by is where tiles go. With keys owned, a strip of scores is made
 // transposed, as `k q^T`: then weights, packed, are an operand of the second product as they
 // lie, in both walks, and warps have nothing to tell each other.
+//
+// On Hopper warpgroups multiply (`GROUPS`), a tile is one strip, and what is owned is multiplied
+// where it lies. Scores are weighed while `dout v^T` is in flight, and that is waited for while
+// the weights' product with `dout` is.
+//
+// A bias has a gradient, `dS`, which the walk of queries adds up where it lies, in any order.
 #include "tile.cuh"
 
 // Where a strip lies to the rows of a warp: seen by nobody, by everybody, or by some.
@@ -70,40 +76,73 @@ template <bool CAPPED, typename Bias>
 struct Weighing {
     static constexpr bool BIASED = !is_none<Bias>::value, PLAIN = !CAPPED && !BIASED;
     static constexpr float UNIT = PLAIN ? LOG2E : 1.0f;
-    const Arguments& a;
-    const Band& band;
-    int b, head;
     float scale, cap;
 
-    DEVICE Weighing(const Arguments& given, const Band& sees, int entry, int at)
-        : a(given), band(sees), b(entry), head(at), scale(float(given.scale) * UNIT),
-          cap(float(given.softcap)) {}
+    // A cap is inside of a hyperbolic tangent, too.
+    DEVICE explicit Weighing(const Arguments& a)
+        : scale(CAPPED ? float(a.scale) / float(a.softcap) : float(a.scale) * UNIT),
+          cap(float(a.softcap)) {}
 
     // `s` becomes the weight of the pair, and `slope` what the cap leaves of a gradient.
-    DEVICE void weigh(float& s, float& slope, float level, int i, int j) const {
-        float bias = 0.0f;
-        if constexpr (BIASED) {
-            if (i < band.queries && j < band.keys) bias = widen(entry<Bias>(a.bias, b, head, i, j));
-        }
+    DEVICE void weigh(float& s, float& slope, float level, float bias) const {
         if constexpr (CAPPED) {
-            const float bent = bend(s * scale / cap);
+            const float bent = bend(s * scale);
             slope = 1.0f - bent * bent;
-            s = exp2_of((cap * bent + bias - level) * LOG2E);
+            s = exp2_of((fmaf(cap, bent, bias) - level) * LOG2E);
         } else if constexpr (BIASED) {
             s = exp2_of((fmaf(s, scale, bias) - level) * LOG2E);
         } else {
             s = exp2_of(fmaf(s, scale, -level));
         }
     }
-    template <bool MASKED>
-    DEVICE bool seen(int i, int j) const {
-        if (!sees(band, i, j)) return false;
-        return !MASKED || entry<bool>(a.mask, b, head, i, j);
-    }
     // The cap's part of a gradient; a slope of what nobody sees may be anything.
     DEVICE void bend_back(float& ds, float slope) const {
         if (CAPPED) ds = ds == 0.0f ? 0.0f : ds * slope;
     }
+};
+
+// What a lane has of a bias or mask for a strip, whose rows a warp owns (or whose columns,
+// `BY_KEY`); nothing, and no code, of a type that is none.
+template <typename T, int M, int STRIP, bool BY_KEY>
+struct Given {
+    T at[M][2][STRIP / 4];
+
+    DEVICE Given(const Arguments& a, const Table& x, int b, int head, int i0, int j0) {
+        if constexpr (!is_none<T>::value) {
+            const int own = (BY_KEY ? j0 : i0) + threadIdx.x % 32 / 4;
+            const int end = BY_KEY ? a.Sk : a.Sq;
+#pragma unroll
+            for (int m = 0; m < M; m++)
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    const int line = lesser(own + 16 * m + 8 * h, end - 1);
+                    gather(at[m][h], x, b, head, line * (BY_KEY ? x.column : x.row),
+                           BY_KEY ? x.row : x.column, BY_KEY ? i0 : j0, BY_KEY ? a.Sq : a.Sk);
+                }
+        }
+    }
+    DEVICE float number(int m, int c, int e) const {
+        if constexpr (is_none<T>::value) {
+            return 0.0f;
+        } else {
+            return widen(at[m][e / 2][2 * c + e % 2]);
+        }
+    }
+    DEVICE bool truth(int m, int c, int e) const {
+        if constexpr (is_none<T>::value) {
+            return true;
+        } else {
+            return at[m][e / 2][2 * c + e % 2];
+        }
+    }
+};
+template <bool MASKED>
+struct mask_of {
+    using type = none;
+};
+template <>
+struct mask_of<true> {
+    using type = bool;
 };
 
 // Do something with each pair that a lane has of a strip: where it is kept, and which it is.
@@ -239,7 +278,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     dout.tile.template fetch<THREADS>(rows_of<T>(a.dout, b, head, q_side.start), a.dout.token,
                                       first, q_side.length, a.DV);
     using Weigh = Weighing<CAPPED, Bias>;
-    const Weigh weighing(a, band, b, head);
+    const Weigh weighing(a);
     float level[M][2], delta[M][2], sum[M][COLUMNS / 8][4] = {};
     const float* lse_at = numbers_of(a.lse, b, head, q_side.start);
     const float* delta_at = numbers_of(a.delta, b, head, q_side.start);
@@ -287,8 +326,10 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 q.template product<T>(s, keys, strip);
                 dout.template product<T>(ds, values, strip);
             }
-            each_pair<M, STRIP>(i0, j0, [&](int x, int c, int e, int i, int j) {
-                weighing.weigh(s[x][c][e], slope[x][CAPPED ? c : 0][e], level[x][e / 2], i, j);
+            const Given<Bias, M, STRIP, false> bias(a, a.bias, b, head, i0, j0);
+            each_pair<M, STRIP>(i0, j0, [&](int x, int c, int e, int, int) {
+                weighing.weigh(s[x][c][e], slope[x][CAPPED ? c : 0][e], level[x][e / 2],
+                               bias.number(x, c, e));
             });
             if constexpr (GROUPS) {
                 wait_products<0>();
@@ -298,8 +339,10 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 ds[x][c][e] = s[x][c][e] * (ds[x][c][e] - delta[x][e / 2]);
             });
             if (MASKED || sight == Sight::SOME) {
+                const Given<typename mask_of<MASKED>::type, M, STRIP, false> mask(a, a.mask, b, head,
+                                                                                  i0, j0);
                 each_pair<M, STRIP>(i0, j0, [&](int x, int c, int e, int i, int j) {
-                    if (!weighing.template seen<MASKED>(i, j)) ds[x][c][e] = 0.0f;
+                    if (!sees(band, i, j) || !mask.truth(x, c, e)) ds[x][c][e] = 0.0f;
                 });
             }
             if constexpr (Weigh::BIASED) add_to_bias(a, ds, b, head, i0, j0);
@@ -354,6 +397,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     float* numbers = reinterpret_cast<float*>(shared_memory() + ROOM);  // lse, delta; two stages
     const int tiles = (span.high - span.low + TILE - 1) / TILE, count = tiles * a.group;
     using Weigh = Weighing<CAPPED, Bias>;
+    const Weigh weighing(a);
     float number_ahead = 0.0f;
     // Tile `n` is one of the queries of one of the heads that share these keys.
     const auto fetch = [&](int n) {
@@ -423,18 +467,23 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 k.template product<T>(s, q, strip);
                 v.template product<T>(ds, dout, strip);
             }
-            const Weigh weighing(a, band, b, seat.head * a.group + n / tiles);
+            const int head = seat.head * a.group + n / tiles;
             const float* level = numbers + n % 2 * 2 * TILE + strip;
-            const auto hide = [&](float (&w)[M][STRIP / 8][4]) {
-                if (!MASKED && sight == Sight::ALL) return;
-                each_pair_by_key<M, STRIP>(level, i0, j0, [&](int x, int c, int e, float, int i, int j) {
-                    if (!weighing.template seen<MASKED>(i, j)) w[x][c][e] = 0.0f;
-                });
-            };
-            each_pair_by_key<M, STRIP>(level, i0, j0, [&](int x, int c, int e, float of_row, int i, int j) {
-                weighing.weigh(s[x][c][e], slope[x][CAPPED ? c : 0][e], of_row, i, j);
+            const Given<Bias, M, STRIP, true> bias(a, a.bias, b, head, i0, j0);
+            each_pair_by_key<M, STRIP>(level, i0, j0,
+                                       [&](int x, int c, int e, float of_row, int, int) {
+                weighing.weigh(s[x][c][e], slope[x][CAPPED ? c : 0][e], of_row,
+                               bias.number(x, c, e));
             });
-            hide(s);
+            const bool ragged = MASKED || sight == Sight::SOME;
+            if (ragged) {
+                const Given<typename mask_of<MASKED>::type, M, STRIP, true> mask(a, a.mask, b, head,
+                                                                                 i0, j0);
+                each_pair_by_key<M, STRIP>(level, i0, j0,
+                                           [&](int x, int c, int e, float, int i, int j) {
+                    if (!sees(band, i, j) || !mask.truth(x, c, e)) s[x][c][e] = 0.0f;
+                });
+            }
             if constexpr (GROUPS) {
                 u32 w[STRIP / 16][4];
                 pack_all<T>(w, s[0]);
@@ -450,7 +499,11 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 ds[x][c][e] = s[x][c][e] * (ds[x][c][e] - of_row);
                 if (CAPPED) weighing.bend_back(ds[x][c][e], slope[x][CAPPED ? c : 0][e]);
             });
-            hide(ds);
+            if (ragged) {  // by selection: a gradient of what nobody sees may be anything
+                each_pair_by_key<M, STRIP>(level, i0, j0, [&](int x, int c, int e, float, int, int) {
+                    if (s[x][c][e] == 0.0f) ds[x][c][e] = 0.0f;
+                });
+            }
             if constexpr (GROUPS) {
                 u32 w[STRIP / 16][4];
                 pack_all<T>(w, ds[0]);

@@ -14,10 +14,15 @@
 //
 // Keys and values come two tiles deep by asynchronous copies, so that one barrier for each
 // tile is enough: it says both that a tile has come and that the one before it is done with.
-// Two blocks share a multiprocessor, and one's exponentials are hidden by the other's products.
-// `M = 2` lets each operand that is read from shared memory be used twice, which is what
-// bounds `M = 1`; beyond 128 columns the accumulator leaves no registers for that. Queries
-// stay in registers where these suffice (`HELD`). `plan.py` has the numbers.
+//
+// Single warps multiply (`mma.sync`) on any chip, and every factor comes to their registers from
+// shared memory. `M = 2` lets what is read be used twice; beyond 128 columns the accumulator
+// leaves no registers for that. Queries stay in registers where these suffice (`HELD`). Two
+// blocks share a multiprocessor, and one's exponentials are hidden by the other's products.
+//
+// On Hopper warpgroups multiply (`GROUPS`, see `warpgroup.cuh`), queries, keys and values where
+// they lie. The product with the next keys is in flight while exponentials of this tile are
+// taken, and other warpgroups fill what is left of the time. `plan.py` has the numbers.
 #include "tile.cuh"
 
 template <typename T, int COLUMNS, int M, int WARPS, int KEYS, bool HELD, int BLOCKS, bool GROUPS,
@@ -78,22 +83,34 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 const int i = first + warp_row + 16 * x + 8 * h + lane / 4;
                 const int lowest = i + band.first;
                 const int highest = lesser(i + band.last, band.keys - 1);
-                if (!PLAIN || MASKED) {
+                const int row = lesser(i, q_side.extent - 1);
+                if constexpr (!PLAIN) {
+                    if (a.softcap > 0.0) {
+                        const float cap = float(a.softcap), inside = scale / cap;
+#pragma unroll
+                        for (int c = 0; c < KEYS / 4; c++) {
+                            float& score = s[x][c / 2][2 * h + c % 2];
+                            score = cap * bend(score * inside);
+                        }
+                    } else {
+#pragma unroll
+                        for (int c = 0; c < KEYS / 4; c++) s[x][c / 2][2 * h + c % 2] *= scale;
+                    }
+                }
+                if constexpr (!is_none<Bias>::value) {
+                    Bias given[KEYS / 4];
+                    gather(given, a.bias, b, head, row * a.bias.row, a.bias.column, j0, a.Sk);
+#pragma unroll
+                    for (int c = 0; c < KEYS / 4; c++)
+                        s[x][c / 2][2 * h + c % 2] += widen(given[c]);
+                }
+                if constexpr (MASKED) {
+                    bool seen[KEYS / 4];
+                    gather(seen, a.mask, b, head, row * a.mask.row, a.mask.column, j0, a.Sk);
 #pragma unroll
                     for (int c = 0; c < KEYS / 4; c++) {
-                        const int j = j0 + c / 2 * 8 + lane % 4 * 2 + c % 2;
                         float& score = s[x][c / 2][2 * h + c % 2];
-                        if (!PLAIN) score *= scale;
-                        if (!PLAIN && a.softcap > 0.0) {
-                            score = float(a.softcap) * bend(score / float(a.softcap));
-                        }
-                        const bool there = i < q_side.extent && j < a.Sk;
-                        if constexpr (!is_none<Bias>::value) {
-                            if (there) score += widen(entry<Bias>(a.bias, b, head, i, j));
-                        }
-                        if (MASKED && there && !entry<bool>(a.mask, b, head, i, j)) {
-                            score = -infinity();
-                        }
+                        score = seen[c] ? score : -infinity();
                     }
                 }
                 if (!whole) {

@@ -181,8 +181,14 @@ DEVICE float bend(float x) {
     return fabsf(x) < 0.25f ? near : far;
 }
 
-// A number of a bias or mask, which broadcasts to the scores.
-template <typename T>
-DEVICE T entry(const Table& x, int b, int head, int i, int j) {
-    return static_cast<const T*>(x.at)[b * x.batch + head * x.head + i * x.row + j * x.column];
+// What a lane has of a row of scores, or of a column, from a bias or mask that broadcasts to them:
+// pairs of adjacent numbers, eight apart. All are asked for before one is waited for, and what lies
+// beyond the array is its last number again.
+template <typename T, int COUNT>
+DEVICE void gather(T (&to)[COUNT], const Table& x, int b, int head, i64 line, i64 step, int first,
+                   int end) {
+    const T* from = static_cast<const T*>(x.at) + b * x.batch + head * x.head + line;
+#pragma unroll
+    for (int c = 0; c < COUNT; c++)
+        to[c] = from[lesser(first + c / 2 * 8 + threadIdx.x % 4 * 2 + c % 2, end - 1) * step];
 }

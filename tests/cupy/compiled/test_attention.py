@@ -75,7 +75,7 @@ def test_backward_compiles(
     constants = ("bf16", columns, *tiling_for(walk, columns), *options)
     needs = compiled(kernel("backward.cu", f"backward_{walk}", *constants), chip)
     few = 32 if chip == "sm_100a" else 0
-    assert needs.spilled <= (128 if options != (False, False, "none") else few)
+    assert needs.spilled <= (320 if options != (False, False, "none") else few)
 
 
 @pytest.mark.parametrize("columns", [64, 128])
@@ -97,7 +97,7 @@ def test_products_of_warpgroups_compile(walk: str, columns: int) -> None:
             told = (*tiling, capped, masked, bias)
             instance = kernel("backward.cu", f"backward_{walk}", "bf16", columns, *told)
         needs = compiled(instance, "sm_90a")
-        assert needs.spilled <= (16 if tables is GROUPED else 128)
+        assert needs.spilled <= (16 if tables is GROUPED else 320)
 
 
 def tiling_for(walk: str, columns: int) -> Tiling:

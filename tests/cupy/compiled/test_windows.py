@@ -12,7 +12,7 @@ from attnref_cupy.windows import WALKS, WIDTHS, WINDOW_CALL
 
 CHIPS = ("sm_80", "sm_90a", "sm_100a")
 
-FEW_BYTES = 32
+FEW_BYTES = 48
 """Beside the thousand that a thread's registers hold."""
 
 FLAGS = {"window_forward": (), "window_backward": (True, False)}
