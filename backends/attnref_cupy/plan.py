@@ -61,6 +61,12 @@ every block fits into the 99 KiB of the smallest chips.
 """
 
 
+OPTIONED: dict[str, dict[int, Tiling]] = {
+    **TILINGS,
+    "forward": {**TILINGS["forward"], 128: Tiling(2, 4, 32, 32, False, 2)},
+}
+"""The same for calls with a cap, a bias or a mask, which want registers of their own."""
+
 GROUPED: dict[str, dict[int, Tiling]] = {
     "forward": {
         64: Tiling(1, 4, 128, 128, False, 3, True),
@@ -83,7 +89,7 @@ fast; three with less, and two with 128, are 7 to 15 % slower. Where three block
 columns, they are worth more than one of three warpgroups.
 """
 
-OPTIONED: dict[str, dict[int, Tiling]] = {
+GROUPED_OPTIONED: dict[str, dict[int, Tiling]] = {
     "forward": {128: Tiling(1, 8, 64, 64, False, 1, True)},
     "queries": {
         64: Tiling(1, 8, 64, 64, False, 1, True),
@@ -91,7 +97,7 @@ OPTIONED: dict[str, dict[int, Tiling]] = {
     },
     "keys": {128: Tiling(1, 8, 48, 48, False, 1, True)},
 }
-"""The same for calls with a cap, a bias or a mask, which want registers of their own."""
+"""The same on Hopper for calls with a cap, a bias or a mask."""
 
 HOPPER_ALONE = "sm_90a"
 
@@ -159,10 +165,11 @@ def backward(call: Call) -> tuple[Cut, Cut]:
 def tiling_of(walk: str, call: Call) -> Tiling:
     """Look up how a walk on tensor cores is cut."""
     columns = width(call)
-    tables = TILINGS
+    plain = all(x is None for x in (call.softcap, call.bias, call.mask))
     if call.groups and WIDTHS[0] < columns <= 128:
-        options = (call.softcap, call.bias, call.mask)
-        tables = GROUPED if all(x is None for x in options) else OPTIONED
+        tables = GROUPED if plain else GROUPED_OPTIONED
+    else:
+        tables = TILINGS if plain else OPTIONED
     return next(tiling for most, tiling in tables[walk].items() if most >= columns)
 
 

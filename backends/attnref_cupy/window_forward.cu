@@ -11,6 +11,17 @@
 // added to its pairs in registers throughout. Copies of the next windows are in flight while one is
 // computed. Results leave by way of the tile of queries, whose rows nobody but their warp reads.
 
+// Measured on an H200, in Swin's first stage, and kept: 2.2 TB/s before, 2.7 after.
+// What a block prepares counts as much as its loop. The bias is asked for at once, of a type that the
+// compiler knows: with a kind looked up for each number, each was waited for, 28 in turn, and took as
+// long as three windows. Boxes come from the host, strides are 32 bits, and a thread keeps the places of
+// its pieces. That brought the loop from 588 instructions to 400 for a window and warp, and what is
+// before it from 2600 to 1100. Chunks that change places in a tile, instead of rows that are further
+// apart, are worth 7 %: copies and stores touch two rows at a time, which then share no bank.
+//
+// Tried, and no better: a sixth block for a multiprocessor, which spills; three and four stages; four or
+// sixteen windows for a block.
+
 #include "window.cuh"
 
 template <typename Number, int WIDTH, int KEYS, int STAGES, int BLOCKS, bool TURNED, typename Bias, bool MASKED>

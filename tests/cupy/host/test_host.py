@@ -123,7 +123,9 @@ def test_blocks_share_what_a_tiling_says(D: int, options: dict[str, object], gro
         assert cut.kernel.chip == ("sm_90a" if groups and D > 32 else None)
 
 
-@pytest.mark.parametrize("tables", [plan.TILINGS, plan.GROUPED, plan.OPTIONED])
+@pytest.mark.parametrize(
+    "tables", [plan.TILINGS, plan.OPTIONED, plan.GROUPED, plan.GROUPED_OPTIONED]
+)
 @pytest.mark.parametrize("walk", plan.TILINGS)
 def test_tilings_divide(walk: str, tables: dict[str, dict[int, plan.Tiling]]) -> None:
     """Strips divide tiles, in sixteens, and a block reads the numbers of a tile at once."""
