@@ -16,6 +16,12 @@
 // that they came by is where tiles go. With keys owned, a strip of scores is made
 // transposed, as `k q^T`: then weights, packed, are an operand of the second product as they
 // lie, in both walks, and warps have nothing to tell each other.
+//
+// On Hopper warpgroups multiply (`GROUPS`), a tile is one strip, and what is owned is multiplied
+// where it lies. Scores are weighed while `dout v^T` is in flight, and that is waited for while
+// the weights' product with `dout` is.
+//
+// A bias has a gradient, `dS`, which the walk of queries adds up where it lies, in any order.
 #include "tile.cuh"
 
 // Where a strip lies to the rows of a warp: seen by nobody, by everybody, or by some.
@@ -49,72 +55,122 @@ struct Own {
                     tile.left(held[x][step], row + 16 * x, step);
         }
     }
-    // `s = own y^T` for the `STRIP` rows of `y` from `from` on.
-    template <typename T, int STRIP, typename Other>
-    DEVICE void product(float (&s)[M][STRIP / 8][4], const Other& y, int from) const {
+    // `s += own y^T` for as many rows of `y` from `from` on.
+    template <typename T, int TILES, typename Other>
+    DEVICE void product(float (&s)[M][TILES][4], const Other& y, int from) const {
+        const auto mine = [&](u32 (&rows)[4], int x, int step) {
+            if constexpr (HELD) {
 #pragma unroll
-        for (int step = 0; step < STEPS; step++) {
-            u32 rows[M][4], other[4];
-#pragma unroll
-            for (int x = 0; x < M; x++) {
-                if constexpr (HELD) {
-#pragma unroll
-                    for (int e = 0; e < 4; e++) rows[x][e] = held[x][step][e];
-                } else {
-                    tile.left(rows[x], row + 16 * x, step);
-                }
+                for (int e = 0; e < 4; e++) rows[e] = held[x][step][e];
+            } else {
+                tile.left(rows, row + 16 * x, step);
             }
-#pragma unroll
-            for (int c = 0; c < STRIP / 16; c++) {
-                y.right_rows(other, from + 16 * c, step);
-#pragma unroll
-                for (int x = 0; x < M; x++) {
-                    multiply<T>(s[x][2 * c], rows[x], other[0], other[1]);
-                    multiply<T>(s[x][2 * c + 1], rows[x], other[2], other[3]);
-                }
-            }
-        }
+        };
+        add_rows<T, COLUMNS>(s, mine, y, from);
     }
 };
 
-// `sum += w y` for the weights `w` of a strip and the rows of `y` from `from` on.
-template <typename T, int STRIP, int M, int COLUMNS, typename Other>
-DEVICE void add_product(float (&sum)[M][COLUMNS / 8][4], const float (&w)[M][STRIP / 8][4],
-                        const Other& y, int from) {
+// How a product of two rows becomes a weight. Levels are in units of binary logarithms where
+// nothing stands between a product and its exponential.
+template <bool CAPPED, typename Bias>
+struct Weighing {
+    static constexpr bool BIASED = !is_none<Bias>::value, PLAIN = !CAPPED && !BIASED;
+    static constexpr float UNIT = PLAIN ? LOG2E : 1.0f;
+    float scale, cap;
+
+    // A cap is inside of a hyperbolic tangent, too.
+    DEVICE explicit Weighing(const Arguments& a)
+        : scale(CAPPED ? float(a.scale) / float(a.softcap) : float(a.scale) * UNIT),
+          cap(float(a.softcap)) {}
+
+    // `s` becomes the weight of the pair, and `slope` what the cap leaves of a gradient.
+    DEVICE void weigh(float& s, float& slope, float level, float bias) const {
+        if constexpr (CAPPED) {
+            const float bent = bend(s * scale);
+            slope = 1.0f - bent * bent;
+            s = exp2_of((fmaf(cap, bent, bias) - level) * LOG2E);
+        } else if constexpr (BIASED) {
+            s = exp2_of((fmaf(s, scale, bias) - level) * LOG2E);
+        } else {
+            s = exp2_of(fmaf(s, scale, -level));
+        }
+    }
+    // The cap's part of a gradient; a slope of what nobody sees may be anything.
+    DEVICE void bend_back(float& ds, float slope) const {
+        if (CAPPED) ds = ds == 0.0f ? 0.0f : ds * slope;
+    }
+};
+
+// What a lane has of a bias or mask for a strip, whose rows a warp owns (or whose columns,
+// `BY_KEY`); nothing, and no code, of a type that is none.
+template <typename T, int M, int STRIP, bool BY_KEY>
+struct Given {
+    T at[M][2][STRIP / 4];
+
+    DEVICE Given(const Arguments& a, const Table& x, int b, int head, int i0, int j0) {
+        if constexpr (!is_none<T>::value) {
+            const int own = (BY_KEY ? j0 : i0) + threadIdx.x % 32 / 4;
+            const int end = BY_KEY ? a.Sk : a.Sq;
 #pragma unroll
-    for (int step = 0; step < STRIP / 16; step++) {
-        u32 rows[M][4], other[4];
+            for (int m = 0; m < M; m++)
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    const int line = lesser(own + 16 * m + 8 * h, end - 1);
+                    gather(at[m][h], x, b, head, line * (BY_KEY ? x.column : x.row),
+                           BY_KEY ? x.row : x.column, BY_KEY ? i0 : j0, BY_KEY ? a.Sq : a.Sk);
+                }
+        }
+    }
+    DEVICE float number(int m, int c, int e) const {
+        if constexpr (is_none<T>::value) {
+            return 0.0f;
+        } else {
+            return widen(at[m][e / 2][2 * c + e % 2]);
+        }
+    }
+    DEVICE bool truth(int m, int c, int e) const {
+        if constexpr (is_none<T>::value) {
+            return true;
+        } else {
+            return at[m][e / 2][2 * c + e % 2];
+        }
+    }
+};
+template <bool MASKED>
+struct mask_of {
+    using type = none;
+};
+template <>
+struct mask_of<true> {
+    using type = bool;
+};
+
+// Do something with each pair that a lane has of a strip: where it is kept, and which it is.
+template <int M, int STRIP, typename Act>
+DEVICE void each_pair(int i0, int j0, const Act& act) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int x = 0; x < M; x++)
+#pragma unroll
+        for (int c = 0; c < STRIP / 8; c++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                act(x, c, e, i0 + 16 * x + e / 2 * 8 + lane / 4, j0 + 8 * c + lane % 4 * 2 + e % 2);
+}
+// The same where rows are keys, with a number of the pair's query, of those that `at` has.
+template <int M, int STRIP, typename Act>
+DEVICE void each_pair_by_key(const float* at, int i0, int j0, const Act& act) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int c = 0; c < STRIP / 8; c++) {
+        const float2 two = *reinterpret_cast<const float2*>(at + 8 * c + lane % 4 * 2);
 #pragma unroll
         for (int x = 0; x < M; x++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const float(&c)[4] = w[x][2 * step + e / 2];
-                rows[x][e] = e % 2 ? pack<T>(c[2], c[3]) : pack<T>(c[0], c[1]);
-            }
-#pragma unroll
-        for (int c = 0; c < COLUMNS / 16; c++) {
-            y.right(other, from + 16 * step, c);
-#pragma unroll
-            for (int x = 0; x < M; x++) {
-                multiply<T>(sum[x][2 * c], rows[x], other[0], other[1]);
-                multiply<T>(sum[x][2 * c + 1], rows[x], other[2], other[3]);
-            }
-        }
+            for (int e = 0; e < 4; e++)
+                act(x, c, e, e % 2 ? two.y : two.x, i0 + 8 * c + lane % 4 * 2 + e % 2,
+                    j0 + 16 * x + e / 2 * 8 + lane / 4);
     }
-}
-
-// From a product of two rows and `dout v^T` to a weight and the gradient of the product.
-template <bool CAPPED>
-DEVICE void weigh(float& s, float& ds, float level, float delta, float scale, float cap) {
-    float slope = 1.0f;
-    if constexpr (CAPPED) {
-        const float bent = bend(s * scale / cap);
-        slope -= bent * bent;
-        s = exp2_of((cap * bent - level) * LOG2E);
-    } else {
-        s = exp2_of(fmaf(s, scale, -level) * LOG2E);
-    }
-    ds = s * (ds - delta) * slope;
 }
 
 // Write the rows of a warp by way of a tile of shared memory, where nobody reads any more.
@@ -148,8 +204,40 @@ DEVICE const float* numbers_of(const Rows& x, int b, int head, int start) {
 // What a row that saw nothing is weighed by: no score reaches it (C5).
 DEVICE float level_of(float lse) { return lse == -infinity() ? infinity() : lse; }
 
+// Add a strip's gradients to that of the bias, which is summed where it lies, in any order. What it
+// is broadcast over is summed first as far as a warp has it.
+template <int M, int TILES>
+DEVICE void add_to_bias(const Arguments& a, const float (&ds)[M][TILES][4], int b, int head, int i0,
+                        int j0) {
+    const int lane = threadIdx.x % 32;
+    float* to = static_cast<float*>(a.dbias.at) + b * a.dbias.batch + head * a.dbias.head;
+#pragma unroll
+    for (int c = 0; c < TILES; c++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const i64 j = (j0 + 8 * c + lane % 4 * 2 + e) * a.dbias.column;
+            if (a.dbias.row == 0) {
+                float sum = 0.0f;
+#pragma unroll
+                for (int x = 0; x < M; x++) sum += ds[x][c][e] + ds[x][c][e + 2];
+#pragma unroll
+                for (int m = 4; m < 32; m *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, m);
+                if (lane < 4 && sum != 0.0f) atomicAdd(to + j, sum);
+            } else {
+#pragma unroll
+                for (int x = 0; x < M; x++)
+#pragma unroll
+                    for (int h = 0; h < 2; h++) {
+                        const i64 i = i0 + 16 * x + 8 * h + lane / 4;
+                        const float one = ds[x][c][e + 2 * h];
+                        if (one != 0.0f) atomicAdd(to + i * a.dbias.row + j, one);
+                    }
+            }
+        }
+}
+
 template <typename T, int COLUMNS, int M, int WARPS, int TILE, int STRIP, bool HELD, int BLOCKS,
-          bool CAPPED, bool MASKED>
+          bool GROUPS, bool CAPPED, bool MASKED, typename Bias>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     backward_queries(const __grid_constant__ Arguments a) {
     constexpr int ROWS = 16 * M * WARPS, THREADS = 32 * WARPS;
@@ -157,15 +245,18 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     using Queries = Own<COLUMNS, ROWS, M, HELD>;
     constexpr int OWNED = 2 * Tile<COLUMNS, ROWS>::BYTES;
 
-    const Place place = locate<ROWS>(blockIdx.x, a, a.q_starts, a.heads, a.Sq, a.right != OPEN);
-    const int b = place.b, head = place.head, first = place.first;
-    const Side q_side = side_of(b, a.q_starts, a.q_lens, a.entries, a.Sq);
+    const Seat seat = seat_of<ROWS>(a, false);
+    const int b = seat.b, head = seat.head, first = seat.first;
+    const Side q_side = seat.q, k_side = seat.k;
+    const Band band = seat.band;
     if (first >= q_side.extent) return;
-    const Side k_side = side_of(b, a.k_starts, a.k_lens, a.entries, a.Sk);
-    const Band band = band_of(b, a, q_side.length, k_side.length);
     const Span span = keys_of<TILE>(band, first, first + ROWS);
 
+    // Rows that are multiplied together: those of a warp, or 64 of a warpgroup.
+    constexpr int TOGETHER = GROUPS ? 64 : 16 * M;
+    static_assert(!GROUPS || (M == 1 && !HELD && STRIP == TILE), "a warpgroup takes whole tiles");
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
+    const int together = warp_row / TOGETHER * TOGETHER;
     const u32 memory = shared_address(shared_memory());
     const u32 stages = HELD ? memory : memory + OWNED;
     const T* k = rows_of<T>(a.k, b, head / a.group, k_side.start);
@@ -186,6 +277,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                                    q_side.length, a.D);
     dout.tile.template fetch<THREADS>(rows_of<T>(a.dout, b, head, q_side.start), a.dout.token,
                                       first, q_side.length, a.DV);
+    using Weigh = Weighing<CAPPED, Bias>;
+    const Weigh weighing(a);
     float level[M][2], delta[M][2], sum[M][COLUMNS / 8][4] = {};
     const float* lse_at = numbers_of(a.lse, b, head, q_side.start);
     const float* delta_at = numbers_of(a.delta, b, head, q_side.start);
@@ -195,7 +288,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
         for (int h = 0; h < 2; h++) {
             const int i = first + warp_row + 16 * x + 8 * h + lane / 4;
             const bool real = i < q_side.length;
-            level[x][h] = real ? level_of(lse_at[i]) : infinity();
+            level[x][h] = real ? level_of(lse_at[i]) * Weigh::UNIT : infinity();
             delta[x][h] = real ? delta_at[i] : 0.0f;
         }
     if (HELD) {
@@ -208,52 +301,76 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     }
     fetch(0);
 
-    const float scale = float(a.scale), cap = float(a.softcap);
     for (int n = 0; n < count; n++) {
         wait_groups<0>();
+        if (GROUPS) show_to_products();
         __syncthreads();
         fetch(n + 1);
         const Keys keys(stages + n % 2 * 2 * Keys::BYTES), values(keys.base + Keys::BYTES);
 #pragma unroll 1
         for (int strip = 0; strip < TILE; strip += STRIP) {
             const int i0 = first + warp_row, j0 = span.low + n * TILE + strip;
-            const Sight sight = sight_of(band, i0, 16 * M, j0, STRIP);
+            const Sight sight = sight_of(band, first + together, TOGETHER, j0, STRIP);
             if (sight == Sight::NONE) continue;
             float s[M][STRIP / 8][4] = {}, ds[M][STRIP / 8][4] = {};
-            q.template product<T, STRIP>(s, keys, strip);
-            dout.template product<T, STRIP>(ds, values, strip);
-#pragma unroll
-            for (int x = 0; x < M; x++)
-#pragma unroll
-                for (int c = 0; c < STRIP / 8; c++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        weigh<CAPPED>(s[x][c][e], ds[x][c][e], level[x][e / 2], delta[x][e / 2],
-                                      scale, cap);
-            if (MASKED || sight == Sight::SOME) {
-#pragma unroll
-                for (int x = 0; x < M; x++)
-#pragma unroll
-                    for (int c = 0; c < STRIP / 8; c++)
-#pragma unroll
-                        for (int e = 0; e < 4; e++) {
-                            const int i = i0 + 16 * x + e / 2 * 8 + lane / 4;
-                            const int j = j0 + 8 * c + lane % 4 * 2 + e % 2;
-                            bool seen = sees(band, i, j);
-                            if (MASKED && seen) seen = entry<bool>(a.mask, b, head, i, j);
-                            if (!seen) ds[x][c][e] = 0.0f;
-                        }
+            float slope[M][CAPPED ? STRIP / 8 : 1][4];
+            if constexpr (GROUPS) {
+                open_products();
+                begin_rows<T, COLUMNS>(s[0], q.tile, together, keys);
+                end_products();
+                begin_rows<T, COLUMNS>(ds[0], dout.tile, together, values);
+                end_products();
+                wait_products<1>();
+                settled(s[0]);
+            } else {
+                q.template product<T>(s, keys, strip);
+                dout.template product<T>(ds, values, strip);
             }
-            add_product<T, STRIP, M, COLUMNS>(sum, ds, keys, strip);
+            const Given<Bias, M, STRIP, false> bias(a, a.bias, b, head, i0, j0);
+            each_pair<M, STRIP>(i0, j0, [&](int x, int c, int e, int, int) {
+                weighing.weigh(s[x][c][e], slope[x][CAPPED ? c : 0][e], level[x][e / 2],
+                               bias.number(x, c, e));
+            });
+            if constexpr (GROUPS) {
+                wait_products<0>();
+                settled(ds[0]);
+            }
+            each_pair<M, STRIP>(i0, j0, [&](int x, int c, int e, int, int) {
+                ds[x][c][e] = s[x][c][e] * (ds[x][c][e] - delta[x][e / 2]);
+            });
+            if (MASKED || sight == Sight::SOME) {
+                const Given<typename mask_of<MASKED>::type, M, STRIP, false> mask(a, a.mask, b, head,
+                                                                                  i0, j0);
+                each_pair<M, STRIP>(i0, j0, [&](int x, int c, int e, int i, int j) {
+                    if (!sees(band, i, j) || !mask.truth(x, c, e)) ds[x][c][e] = 0.0f;
+                });
+            }
+            if constexpr (Weigh::BIASED) add_to_bias(a, ds, b, head, i0, j0);
+            if constexpr (CAPPED) {
+                each_pair<M, STRIP>(i0, j0, [&](int x, int c, int e, int, int) {
+                    weighing.bend_back(ds[x][c][e], slope[x][c][e]);
+                });
+            }
+            if constexpr (GROUPS) {
+                u32 w[STRIP / 16][4];
+                pack_all<T>(w, ds[0]);
+                open_products();
+                begin_product<T>(sum[0], w, keys);
+                end_products();
+                wait_products<0>();
+                settled(sum[0]);
+            } else {
+                add_product<T>(sum, ds, keys, strip);
+            }
         }
     }
     wait_groups<0>();
     __syncthreads();
-    write_rows<T, M, COLUMNS, ROWS>(sum, scale, memory, warp_row, a.dq, b, head, q_side, first, a.D);
+    write_rows<T, M, COLUMNS, ROWS>(sum, float(a.scale), memory, warp_row, a.dq, b, head, q_side, first, a.D);
 }
 
 template <typename T, int COLUMNS, int M, int WARPS, int TILE, int STRIP, bool HELD, int BLOCKS,
-          bool CAPPED, bool MASKED>
+          bool GROUPS, bool CAPPED, bool MASKED, typename Bias>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     backward_keys(const __grid_constant__ Arguments a) {
     constexpr int ROWS = 16 * M * WARPS, THREADS = 32 * WARPS;
@@ -263,24 +380,29 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     constexpr int ROOM = HELD ? (OWNED > 2 * STAGE ? OWNED : 2 * STAGE) : OWNED + 2 * STAGE;
     static_assert(2 * TILE <= THREADS, "a thread reads one number of a tile's rows");
 
-    const Place place = locate<ROWS>(blockIdx.x, a, a.k_starts, a.heads / a.group, a.Sk, false);
-    const int b = place.b, first = place.first;
-    const Side k_side = side_of(b, a.k_starts, a.k_lens, a.entries, a.Sk);
+    const Seat seat = seat_of<ROWS>(a, true);
+    const int b = seat.b, first = seat.first;
+    const Side q_side = seat.q, k_side = seat.k;
+    const Band band = seat.band;
     if (first >= k_side.extent) return;
-    const Side q_side = side_of(b, a.q_starts, a.q_lens, a.entries, a.Sq);
-    const Band band = band_of(b, a, q_side.length, k_side.length);
     const Span span = queries_of<TILE>(band, first, first + ROWS);
 
-    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
+    // Rows that are multiplied together: those of a warp, or 64 of a warpgroup.
+    constexpr int TOGETHER = GROUPS ? 64 : 16 * M;
+    static_assert(!GROUPS || (M == 1 && !HELD && STRIP == TILE), "a warpgroup takes whole tiles");
+    const int warp_row = threadIdx.x / 32 * 16 * M;
+    const int together = warp_row / TOGETHER * TOGETHER;
     const u32 memory = shared_address(shared_memory());
     const u32 stages = HELD ? memory : memory + OWNED;
     float* numbers = reinterpret_cast<float*>(shared_memory() + ROOM);  // lse, delta; two stages
     const int tiles = (span.high - span.low + TILE - 1) / TILE, count = tiles * a.group;
+    using Weigh = Weighing<CAPPED, Bias>;
+    const Weigh weighing(a);
     float number_ahead = 0.0f;
     // Tile `n` is one of the queries of one of the heads that share these keys.
     const auto fetch = [&](int n) {
         if (n < count) {
-            const int head = place.head * a.group + n / tiles, i0 = span.low + n % tiles * TILE;
+            const int head = seat.head * a.group + n / tiles, i0 = span.low + n % tiles * TILE;
             const T* q = rows_of<T>(a.q, b, head, q_side.start);
             const T* dout = rows_of<T>(a.dout, b, head, q_side.start);
             const u32 stage = stages + n % 2 * STAGE;
@@ -293,7 +415,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 const float* from = numbers_of(is_lse ? a.lse : a.delta, b, head, q_side.start);
                 const bool real = i < q_side.length;
                 const float x = real ? from[i] : is_lse ? infinity() : 0.0f;
-                number_ahead = is_lse ? level_of(x) : x;
+                number_ahead = is_lse ? level_of(x) * Weigh::UNIT : x;
             }
         }
         end_group();
@@ -303,9 +425,9 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     };
 
     Keys k(memory, warp_row), v(memory + OWNED / 2, warp_row);
-    k.tile.template fetch<THREADS>(rows_of<T>(a.k, b, place.head, k_side.start), a.k.token, first,
+    k.tile.template fetch<THREADS>(rows_of<T>(a.k, b, seat.head, k_side.start), a.k.token, first,
                                    k_side.length, a.D);
-    v.tile.template fetch<THREADS>(rows_of<T>(a.v, b, place.head, k_side.start), a.v.token, first,
+    v.tile.template fetch<THREADS>(rows_of<T>(a.v, b, seat.head, k_side.start), a.v.token, first,
                                    k_side.length, a.DV);
     float sum_k[M][COLUMNS / 8][4] = {}, sum_v[M][COLUMNS / 8][4] = {};
     if (HELD) {
@@ -318,10 +440,10 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     }
     fetch(0);
 
-    const float scale = float(a.scale), cap = float(a.softcap);
     for (int n = 0; n < count; n++) {
         publish(n);
         wait_groups<0>();
+        if (GROUPS) show_to_products();
         __syncthreads();
         fetch(n + 1);
         const Queries q(stages + n % 2 * STAGE), dout(q.base + Queries::BYTES);
@@ -329,46 +451,77 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
 #pragma unroll 1
         for (int strip = 0; strip < TILE; strip += STRIP) {
             const int i0 = tile + strip, j0 = first + warp_row;
-            const Sight sight = sight_of(band, i0, STRIP, j0, 16 * M);
+            const Sight sight = sight_of(band, i0, STRIP, first + together, TOGETHER);
             if (sight == Sight::NONE) continue;
             float s[M][STRIP / 8][4] = {}, ds[M][STRIP / 8][4] = {};
-            k.template product<T, STRIP>(s, q, strip);
-            v.template product<T, STRIP>(ds, dout, strip);
-            const float* level = numbers + n % 2 * 2 * TILE + strip + lane % 4 * 2;
-#pragma unroll
-            for (int c = 0; c < STRIP / 8; c++) {
-                const float2 levels = *reinterpret_cast<const float2*>(level + 8 * c);
-                const float2 deltas = *reinterpret_cast<const float2*>(level + TILE + 8 * c);
-#pragma unroll
-                for (int x = 0; x < M; x++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        weigh<CAPPED>(s[x][c][e], ds[x][c][e], e % 2 ? levels.y : levels.x,
-                                      e % 2 ? deltas.y : deltas.x, scale, cap);
+            float slope[M][CAPPED ? STRIP / 8 : 1][4];
+            if constexpr (GROUPS) {
+                open_products();
+                begin_rows<T, COLUMNS>(s[0], k.tile, together, q);
+                end_products();
+                begin_rows<T, COLUMNS>(ds[0], v.tile, together, dout);
+                end_products();
+                wait_products<1>();
+                settled(s[0]);
+            } else {
+                k.template product<T>(s, q, strip);
+                v.template product<T>(ds, dout, strip);
             }
-            if (MASKED || sight == Sight::SOME) {
-                const int head = place.head * a.group + n / tiles;
-#pragma unroll
-                for (int x = 0; x < M; x++)
-#pragma unroll
-                    for (int c = 0; c < STRIP / 8; c++)
-#pragma unroll
-                        for (int e = 0; e < 4; e++) {
-                            const int i = i0 + 8 * c + lane % 4 * 2 + e % 2;
-                            const int j = j0 + 16 * x + e / 2 * 8 + lane / 4;
-                            bool seen = sees(band, i, j);
-                            if (MASKED && seen) seen = entry<bool>(a.mask, b, head, i, j);
-                            if (!seen) s[x][c][e] = ds[x][c][e] = 0.0f;
-                        }
+            const int head = seat.head * a.group + n / tiles;
+            const float* level = numbers + n % 2 * 2 * TILE + strip;
+            const Given<Bias, M, STRIP, true> bias(a, a.bias, b, head, i0, j0);
+            each_pair_by_key<M, STRIP>(level, i0, j0,
+                                       [&](int x, int c, int e, float of_row, int, int) {
+                weighing.weigh(s[x][c][e], slope[x][CAPPED ? c : 0][e], of_row,
+                               bias.number(x, c, e));
+            });
+            const bool ragged = MASKED || sight == Sight::SOME;
+            if (ragged) {
+                const Given<typename mask_of<MASKED>::type, M, STRIP, true> mask(a, a.mask, b, head,
+                                                                                 i0, j0);
+                each_pair_by_key<M, STRIP>(level, i0, j0,
+                                           [&](int x, int c, int e, float, int i, int j) {
+                    if (!sees(band, i, j) || !mask.truth(x, c, e)) s[x][c][e] = 0.0f;
+                });
             }
-            add_product<T, STRIP, M, COLUMNS>(sum_v, s, dout, strip);
-            add_product<T, STRIP, M, COLUMNS>(sum_k, ds, q, strip);
+            if constexpr (GROUPS) {
+                u32 w[STRIP / 16][4];
+                pack_all<T>(w, s[0]);
+                open_products();
+                begin_product<T>(sum_v[0], w, dout);
+                end_products();
+                wait_products<1>();
+                settled(ds[0]);
+            } else {
+                add_product<T>(sum_v, s, dout, strip);
+            }
+            each_pair_by_key<M, STRIP>(level + TILE, i0, j0, [&](int x, int c, int e, float of_row, int, int) {
+                ds[x][c][e] = s[x][c][e] * (ds[x][c][e] - of_row);
+                if (CAPPED) weighing.bend_back(ds[x][c][e], slope[x][CAPPED ? c : 0][e]);
+            });
+            if (ragged) {  // by selection: a gradient of what nobody sees may be anything
+                each_pair_by_key<M, STRIP>(level, i0, j0, [&](int x, int c, int e, float, int, int) {
+                    if (s[x][c][e] == 0.0f) ds[x][c][e] = 0.0f;
+                });
+            }
+            if constexpr (GROUPS) {
+                u32 w[STRIP / 16][4];
+                pack_all<T>(w, ds[0]);
+                open_products();
+                begin_product<T>(sum_k[0], w, q);
+                end_products();
+                wait_products<0>();
+                settled(sum_v[0]);
+                settled(sum_k[0]);
+            } else {
+                add_product<T>(sum_k, ds, q, strip);
+            }
         }
     }
     wait_groups<0>();
     __syncthreads();
-    write_rows<T, M, COLUMNS, ROWS>(sum_k, scale, memory, warp_row, a.dk, b, place.head, k_side,
+    write_rows<T, M, COLUMNS, ROWS>(sum_k, float(a.scale), memory, warp_row, a.dk, b, seat.head, k_side,
                                     first, a.D);
-    write_rows<T, M, COLUMNS, ROWS>(sum_v, 1.0f, memory + OWNED / 2, warp_row, a.dv, b, place.head,
+    write_rows<T, M, COLUMNS, ROWS>(sum_v, 1.0f, memory + OWNED / 2, warp_row, a.dv, b, seat.head,
                                     k_side, first, a.DV);
 }

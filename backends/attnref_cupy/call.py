@@ -12,6 +12,7 @@ import numpy as np
 from attnref.problem import AttentionProblem, VarlenProblem, Window
 from attnref_cupy import structures
 from attnref_cupy.layout import four_axes, integers_of, lined_up, pointer
+from attnref_cupy.machine import HOPPER, chip_of
 from attnref_cupy.structures import KINDS, OPEN
 
 TINY = 1e-30
@@ -40,6 +41,7 @@ class Call:
         sinks: `(Hq,)`.
         lens: Real lengths of queries and keys `(B,)` of a padded batch.
         starts: Prefix sums of queries and keys `(n + 1,)` of packed sequences.
+        groups: Whether the device multiplies by warpgroups, as Hopper does.
     """
 
     q: Any
@@ -58,6 +60,7 @@ class Call:
     sinks: Any = None
     lens: tuple[Any, Any] = (None, None)
     starts: tuple[Any, Any] = (None, None)
+    groups: bool = False
 
     @property
     def packed(self) -> bool:
@@ -159,6 +162,7 @@ def call_of(problem: AttentionProblem | VarlenProblem) -> Call:
         "offset": integers_of(p.q_offset),
         "softcap": None if p.softcap is None else max(p.softcap, TINY),
         "sinks": lined_up(p.sinks),
+        "groups": chip_of(p.q.device.id).capability == HOPPER,
     }
     if isinstance(p, VarlenProblem):
         return Call(

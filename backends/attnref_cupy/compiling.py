@@ -29,10 +29,12 @@ class Kernel:
     Attributes:
         file: In this folder, e.g. `"forward.cu"`.
         expression: Its name in C++, e.g. `"forward<bf16, 128, 64>"`.
+        chip: The only one that it is for, e.g. `"sm_90a"`; `None` if any will do.
     """
 
     file: str
     expression: str
+    chip: str | None = None
 
     def __str__(self) -> str:
         """Name file and instance."""
@@ -73,8 +75,13 @@ def function(kernel: Kernel) -> Any:
     """
     import cupy
 
+    # CuPy names the chip as well, without the letter that Hopper's own instructions ask for;
+    # NVRTC then takes the one with it.
+    chip = () if kernel.chip is None else (f"-arch={kernel.chip}",)
     module = cupy.RawModule(
-        code=sources()[kernel.file], options=options(), name_expressions=(kernel.expression,)
+        code=sources()[kernel.file],
+        options=(*options(), *chip),
+        name_expressions=(kernel.expression,),
     )
     return module.get_function(kernel.expression)
 

@@ -14,14 +14,19 @@
 //
 // Keys and values come two tiles deep by asynchronous copies, so that one barrier for each
 // tile is enough: it says both that a tile has come and that the one before it is done with.
-// Two blocks share a multiprocessor, and one's exponentials are hidden by the other's products.
-// `M = 2` lets each operand that is read from shared memory be used twice, which is what
-// bounds `M = 1`; beyond 128 columns the accumulator leaves no registers for that. Queries
-// stay in registers where these suffice (`HELD`). `plan.py` has the numbers.
+//
+// Single warps multiply (`mma.sync`) on any chip, and every factor comes to their registers from
+// shared memory. `M = 2` lets what is read be used twice; beyond 128 columns the accumulator
+// leaves no registers for that. Queries stay in registers where these suffice (`HELD`). Two
+// blocks share a multiprocessor, and one's exponentials are hidden by the other's products.
+//
+// On Hopper warpgroups multiply (`GROUPS`, see `warpgroup.cuh`), queries, keys and values where
+// they lie. The product with the next keys is in flight while exponentials of this tile are
+// taken, and other warpgroups fill what is left of the time. `plan.py` has the numbers.
 #include "tile.cuh"
 
-template <typename T, int COLUMNS, int M, int WARPS, int KEYS, bool HELD, int BLOCKS, bool PLAIN,
-          typename Bias, bool MASKED>
+template <typename T, int COLUMNS, int M, int WARPS, int KEYS, bool HELD, int BLOCKS, bool GROUPS,
+          bool PLAIN, typename Bias, bool MASKED>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     forward(const __grid_constant__ Arguments a) {
     constexpr int ROWS = 16 * M * WARPS, THREADS = 32 * WARPS;
@@ -29,30 +34,28 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     using Queries = Tile<COLUMNS, ROWS>;
     using Keys = Tile<COLUMNS, KEYS>;
 
-    const Place place = locate<ROWS>(blockIdx.x, a, a.q_starts, a.heads, a.Sq, a.right != OPEN);
-    const int b = place.b, head = place.head, first = place.first;
-    const Side q_side = side_of(b, a.q_starts, a.q_lens, a.entries, a.Sq);
+    const Seat seat = seat_of<ROWS>(a, false);
+    const int b = seat.b, head = seat.head, first = seat.first;
+    const Side q_side = seat.q, k_side = seat.k;
+    const Band band = seat.band;
     if (first >= q_side.extent) return;
-    const Side k_side = side_of(b, a.k_starts, a.k_lens, a.entries, a.Sk);
-    const Band band = band_of(b, a, q_side.length, k_side.length);
     const Span span = keys_of<KEYS>(band, first, first + ROWS);
 
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
     const u32 memory = shared_address(shared_memory());
     const Queries queries(memory);
     const u32 stages = memory + Queries::BYTES;
+    const int count = (span.high - span.low + KEYS - 1) / KEYS;
     // What is asked for once a tile is worked out anew, and leaves its registers to scores.
-    const auto fetch = [&](int n) {
-        const i64 kv = head / a.group, start = k_side.start;
-        const T* k = static_cast<const T*>(a.k.at) + b * a.k.batch + kv * a.k.head +
-                     start * a.k.token;
-        const T* v = static_cast<const T*>(a.v.at) + b * a.v.batch + kv * a.v.head +
-                     start * a.v.token;
-        const u32 stage = stages + n % 2 * 2 * Keys::BYTES;
-        const int j0 = span.low + n * KEYS;
-        Keys(stage).template fetch<THREADS>(k, a.k.token, j0, k_side.length, a.D);
-        Keys(stage + Keys::BYTES).template fetch<THREADS>(v, a.v.token, j0, k_side.length, a.DV);
+    const auto fetch = [&](const Tokens& x, int part, int n, int columns) {
+        if (n >= count) return;
+        const T* from = static_cast<const T*>(x.at) + b * x.batch + head / a.group * x.head +
+                        k_side.start * x.token;
+        Keys(stages + (n % 2 * 2 + part) * Keys::BYTES)
+            .template fetch<THREADS>(from, x.token, span.low + n * KEYS, k_side.length, columns);
     };
+    const auto keys_at = [&](int n) { return Keys(stages + n % 2 * 2 * Keys::BYTES); };
+    const auto values_at = [&](int n) { return Keys(stages + (n % 2 * 2 + 1) * Keys::BYTES); };
 
     // A score in natural units is `unit` times what is kept.
     const float scale = float(a.scale), unit = PLAIN ? scale : 1.0f, exponent = unit * LOG2E;
@@ -66,49 +69,12 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
             o[x][n][0] = o[x][n][1] = o[x][n][2] = o[x][n][3] = 0.0f;
     }
 
-    const int count = (span.high - span.low + KEYS - 1) / KEYS;
     const T* q = static_cast<const T*>(a.q.at) + b * a.q.batch + head * a.q.head +
                  q_side.start * a.q.token;
     queries.template fetch<THREADS>(q, a.q.token, first, q_side.length, a.D);
-    if (count > 0) fetch(0);
-    end_group();
-    u32 held[HELD ? M : 1][HELD ? STEPS : 1][4];
-
-    for (int n = 0; n < count; n++) {
-        wait_groups<0>();
-        __syncthreads();
-        if (n + 1 < count) fetch(n + 1);
-        end_group();
-        const Keys keys(stages + n % 2 * 2 * Keys::BYTES), values(keys.base + Keys::BYTES);
-        const int j0 = span.low + n * KEYS;
-        if (HELD && n == 0) {
-#pragma unroll
-            for (int x = 0; x < M; x++)
-#pragma unroll
-                for (int step = 0; step < STEPS; step++)
-                    queries.left(held[HELD ? x : 0][HELD ? step : 0], warp_row + 16 * x, step);
-        }
-
-        float s[M][KEYS / 8][4] = {};
-#pragma unroll
-        for (int step = 0; step < STEPS; step++) {
-            u32 rows[M][4], y[4];
-            if (!HELD) {
-#pragma unroll
-                for (int x = 0; x < M; x++) queries.left(rows[x], warp_row + 16 * x, step);
-            }
-#pragma unroll
-            for (int c = 0; c < KEYS / 16; c++) {
-                keys.right_rows(y, 16 * c, step);
-#pragma unroll
-                for (int x = 0; x < M; x++) {
-                    const auto& row = HELD ? held[HELD ? x : 0][HELD ? step : 0] : rows[x];
-                    multiply<T>(s[x][2 * c], row, y[0], y[1]);
-                    multiply<T>(s[x][2 * c + 1], row, y[2], y[3]);
-                }
-            }
-        }
-
+    fetch(a.k, 0, 0, a.D);
+    // From products to weights; `alpha` is what the maximum's rise leaves of sums so far.
+    const auto soften = [&](float (&s)[M][KEYS / 8][4], float (&alpha)[M][2], int j0) {
         const bool whole = span.whole(j0, KEYS);
 #pragma unroll
         for (int x = 0; x < M; x++) {
@@ -117,22 +83,34 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 const int i = first + warp_row + 16 * x + 8 * h + lane / 4;
                 const int lowest = i + band.first;
                 const int highest = lesser(i + band.last, band.keys - 1);
-                if (!PLAIN || MASKED) {
+                const int row = lesser(i, q_side.extent - 1);
+                if constexpr (!PLAIN) {
+                    if (a.softcap > 0.0) {
+                        const float cap = float(a.softcap), inside = scale / cap;
+#pragma unroll
+                        for (int c = 0; c < KEYS / 4; c++) {
+                            float& score = s[x][c / 2][2 * h + c % 2];
+                            score = cap * bend(score * inside);
+                        }
+                    } else {
+#pragma unroll
+                        for (int c = 0; c < KEYS / 4; c++) s[x][c / 2][2 * h + c % 2] *= scale;
+                    }
+                }
+                if constexpr (!is_none<Bias>::value) {
+                    Bias given[KEYS / 4];
+                    gather(given, a.bias, b, head, row * a.bias.row, a.bias.column, j0, a.Sk);
+#pragma unroll
+                    for (int c = 0; c < KEYS / 4; c++)
+                        s[x][c / 2][2 * h + c % 2] += widen(given[c]);
+                }
+                if constexpr (MASKED) {
+                    bool seen[KEYS / 4];
+                    gather(seen, a.mask, b, head, row * a.mask.row, a.mask.column, j0, a.Sk);
 #pragma unroll
                     for (int c = 0; c < KEYS / 4; c++) {
-                        const int j = j0 + c / 2 * 8 + lane % 4 * 2 + c % 2;
                         float& score = s[x][c / 2][2 * h + c % 2];
-                        if (!PLAIN) score *= scale;
-                        if (!PLAIN && a.softcap > 0.0) {
-                            score = float(a.softcap) * bend(score / float(a.softcap));
-                        }
-                        const bool there = i < q_side.extent && j < a.Sk;
-                        if constexpr (!is_none<Bias>::value) {
-                            if (there) score += widen(entry<Bias>(a.bias, b, head, i, j));
-                        }
-                        if (MASKED && there && !entry<bool>(a.mask, b, head, i, j)) {
-                            score = -infinity();
-                        }
+                        score = seen[c] ? score : -infinity();
                     }
                 }
                 if (!whole) {
@@ -146,7 +124,6 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
             }
         }
 
-        float alpha[M][2];
         bool rises = false;
 #pragma unroll
         for (int x = 0; x < M; x++) {
@@ -175,34 +152,103 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 l[x][h] = l[x][h] * alpha[x][h] + sum;
             }
         }
-        if (__any_sync(0xffffffffu, rises)) {
+        return rises;
+    };
+    const auto rescale = [&](const float (&alpha)[M][2], bool rises) {
+        if (!__any_sync(0xffffffffu, rises)) return;
 #pragma unroll
-            for (int x = 0; x < M; x++)
+        for (int x = 0; x < M; x++)
 #pragma unroll
-                for (int c = 0; c < COLUMNS / 8; c++)
+            for (int c = 0; c < COLUMNS / 8; c++)
 #pragma unroll
-                    for (int e = 0; e < 4; e++) o[x][c][e] *= alpha[x][e / 2];
-        }
+                for (int e = 0; e < 4; e++) o[x][c][e] *= alpha[x][e / 2];
+    };
 
+    if constexpr (GROUPS) {
+        // A warpgroup multiplies the next keys while it weighs values, and has weights of the
+        // next when it comes to them.
+        static_assert(M == 1 && !HELD, "a warp owns sixteen rows, and 64 are multiplied at once");
+        const int group_row = threadIdx.x / 128 * 64;
+        float s[1][KEYS / 8][4], alpha[1][2];
+        u32 p[KEYS / 16][4];
+        end_group();
+        fetch(a.k, 0, 1, a.D);
+        fetch(a.v, 1, 0, a.DV);
+        end_group();
+        wait_groups<1>();
+        show_to_products();
+        __syncthreads();
+        const auto begin = [&](int n) {
+            open_products();
+            begin_rows<T, COLUMNS>(s[0], queries, group_row, keys_at(n));
+            end_products();
+        };
+        if (count > 0) {
+            begin(0);
+            wait_products<0>();
+            settled(s[0]);
+            soften(s, alpha, span.low);
+            pack_all<T>(p, s[0]);
+        }
+        const auto arrive = [&]() {
+            wait_groups<0>();
+            show_to_products();
+            __syncthreads();
+        };
+        for (int n = 0; n < count - 1; n++) {
+            arrive();
+            fetch(a.k, 0, n + 2, a.D);
+            fetch(a.v, 1, n + 1, a.DV);
+            end_group();
+            begin(n + 1);
+            begin_product<T>(o[0], p, values_at(n));
+            end_products();
+            wait_products<1>();
+            settled(s[0]);
+            const bool rises = soften(s, alpha, span.low + (n + 1) * KEYS);
+            wait_products<0>();
+            settled(o[0]);
+            rescale(alpha, rises);
+            pack_all<T>(p, s[0]);
+        }
+        if (count > 0) {
+            arrive();
+            open_products();
+            begin_product<T>(o[0], p, values_at(count - 1));
+            end_products();
+            wait_products<0>();
+            settled(o[0]);
+        }
+    } else {
+        fetch(a.v, 1, 0, a.DV);
+        end_group();
+        u32 held[HELD ? M : 1][HELD ? STEPS : 1][4];
+        for (int n = 0; n < count; n++) {
+            wait_groups<0>();
+            __syncthreads();
+            fetch(a.k, 0, n + 1, a.D);
+            fetch(a.v, 1, n + 1, a.DV);
+            end_group();
+            if (HELD && n == 0) {
 #pragma unroll
-        for (int step = 0; step < KEYS / 16; step++) {
-            u32 p[M][4], y[4];
+                for (int x = 0; x < M; x++)
 #pragma unroll
-            for (int x = 0; x < M; x++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    const float(&c)[4] = s[x][2 * step + e / 2];
-                    p[x][e] = e % 2 ? pack<T>(c[2], c[3]) : pack<T>(c[0], c[1]);
-                }
-#pragma unroll
-            for (int c = 0; c < COLUMNS / 16; c++) {
-                values.right(y, 16 * step, c);
-#pragma unroll
-                for (int x = 0; x < M; x++) {
-                    multiply<T>(o[x][2 * c], p[x], y[0], y[1]);
-                    multiply<T>(o[x][2 * c + 1], p[x], y[2], y[3]);
-                }
+                    for (int step = 0; step < STEPS; step++)
+                        queries.left(held[HELD ? x : 0][HELD ? step : 0], warp_row + 16 * x, step);
             }
+            float s[M][KEYS / 8][4] = {}, alpha[M][2];
+            const auto own = [&](u32 (&rows)[4], int x, int step) {
+                if constexpr (HELD) {
+#pragma unroll
+                    for (int e = 0; e < 4; e++) rows[e] = held[x][step][e];
+                } else {
+                    queries.left(rows, warp_row + 16 * x, step);
+                }
+            };
+            add_rows<T, COLUMNS>(s, own, keys_at(n), 0);
+            const bool rises = soften(s, alpha, span.low + n * KEYS);
+            rescale(alpha, rises);
+            add_product<T>(o, s, values_at(n), 0);
         }
     }
 

@@ -9,6 +9,9 @@ from attnref.backend import Reason
 OLDEST = (8, 0)
 """The first capability with the matrix products and asynchronous copies that kernels use."""
 
+HOPPER = (9, 0)
+"""The capability with products of warpgroups, see `warpgroup.cuh`."""
+
 INSTALL = "pip install attnref[cupy]"
 
 

@@ -92,9 +92,16 @@ DEVICE float exp2_of(float x) {
     return y;
 }
 
-// Shared memory, all of it: what a launch asks for, at an address of 128 bytes.
+// The binary logarithm, by the same unit.
+DEVICE float log2_of(float x) {
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// Shared memory, all of it: what a launch asks for, at an address of 1024 bytes.
 DEVICE unsigned char* shared_memory() {
-    extern __shared__ __align__(128) unsigned char memory[];
+    extern __shared__ __align__(1024) unsigned char memory[];
     return memory;
 }
 DEVICE u32 shared_address(const void* pointer) { return u32(__cvta_generic_to_shared(pointer)); }
@@ -140,12 +147,26 @@ DEVICE void copy_sixteen(u32 to, const void* from, bool real) {
                  "r"(real ? 16 : 0)
                  : "memory");
 }
+// The same, where there is anything to copy; what is there stays otherwise.
+DEVICE void copy_sixteen_if(bool any, u32 to, const void* from) {
+    asm volatile(
+        "{ .reg .pred p; setp.ne.b32 p, %2, 0; @p cp.async.cg.shared.global [%0], [%1], 16; }" ::"r"(to),
+        "l"(from), "r"(int(any))
+        : "memory");
+}
 // The copies since the last call become one group.
 DEVICE void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Wait for this thread's groups but the latest N; others' are seen after a barrier.
 template <int N>
 DEVICE void wait_groups() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// Sixteen bytes to global memory, which the compiler cannot always tell that it is.
+DEVICE void write_sixteen(void* to, uint4 x) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(x.x), "r"(x.y), "r"(x.z),
+                 "r"(x.w)
+                 : "memory");
 }
 
 // Across the four lanes that share the rows of a `c`.

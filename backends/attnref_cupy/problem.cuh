@@ -191,6 +191,23 @@ DEVICE bool sees(const Band& band, int i, int j) {
     return i < band.queries && j < band.keys && j >= i + band.first && j <= i + band.last;
 }
 
+// Where a block is: its tile of queries, or of keys, and who is there to see and to be seen.
+struct Seat {
+    int b, head, first;
+    Side q, k;
+    Band band;
+};
+
+template <int ROWS>
+DEVICE Seat seat_of(const Arguments& a, bool keys) {
+    const Place place =
+        keys ? locate<ROWS>(blockIdx.x, a, a.k_starts, a.heads / a.group, a.Sk, false)
+             : locate<ROWS>(blockIdx.x, a, a.q_starts, a.heads, a.Sq, a.right != OPEN);
+    const Side q = side_of(place.b, a.q_starts, a.q_lens, a.entries, a.Sq);
+    const Side k = side_of(place.b, a.k_starts, a.k_lens, a.entries, a.Sk);
+    return {place.b, place.head, place.first, q, k, band_of(place.b, a, q.length, k.length)};
+}
+
 // A bias of no numbers: for it no code is generated.
 struct none {};
 template <typename T>

@@ -1,23 +1,30 @@
 // Tiles of half precision: in shared memory, and as operands of products.
 //
-// A row of a tile is a power of two of 128 bytes or more, cut into chunks of sixteen. Chunk
-// `c` of row `r` lies at place `c ^ (r % 8)`: eight rows of one column then lie in different
-// banks, whether a warp reads them as a matrix or as its transpose.
+// Sixty-four columns of all rows lie together: rows of 128 bytes, cut into chunks of sixteen, and
+// after them the next columns. Chunk `c` of row `r` lies at place `c ^ (r % 8)`: eight rows of one
+// column then lie in different banks, whether a warp reads them as a matrix or as its transpose.
+// Tiles begin at multiples of 1024 bytes, so that products of a warpgroup find the same places.
 #pragma once
 #include "problem.cuh"
+#include "warpgroup.cuh"
 
 template <int COLUMNS, int ROWS>
 struct Tile {
     static constexpr int WIDTH = COLUMNS <= 64 ? 64 : COLUMNS <= 128 ? 128 : 256;
-    static constexpr int PITCH = 2 * WIDTH;
-    static constexpr int BYTES = ROWS * PITCH;
+    static constexpr int PITCH = 128;
+    static constexpr int APART = ROWS * PITCH;  // from sixty-four columns to the next
+    static constexpr int BYTES = WIDTH / 64 * APART;
 
     u32 base;
 
     DEVICE explicit Tile(u32 address) : base(address) {}
 
     DEVICE u32 at(int row, int chunk) const {
-        return base + row * PITCH + ((chunk ^ (row & 7)) << 4);
+        return base + chunk / 8 * APART + row * PITCH + ((chunk % 8 ^ (row & 7)) << 4);
+    }
+    // The columns `[16 k, 16 k + 16)` of the rows from `row` on, as a factor of a warpgroup's.
+    DEVICE u64 factor_at(int row, int k) const {
+        return factor(base + k / 4 * APART + row * PITCH + k % 4 * 32, APART);
     }
 
     // Begin to copy the rows `[first, first + ROWS)` of an array of `end` rows, `step` apart.
@@ -88,6 +95,79 @@ struct Tile {
     }
 };
 
+// `s += x y^T` for sixteen rows of each of `M`, which `left` gives for a step of sixteen columns,
+// and the rows of `y` from `from` on.
+template <typename T, int COLUMNS, int M, int TILES, typename Left, typename Other>
+DEVICE void add_rows(float (&s)[M][TILES][4], const Left& left, const Other& y, int from) {
+#pragma unroll
+    for (int step = 0; step < COLUMNS / 16; step++) {
+        u32 rows[M][4], other[4];
+#pragma unroll
+        for (int x = 0; x < M; x++) left(rows[x], x, step);
+#pragma unroll
+        for (int c = 0; c < TILES / 2; c++) {
+            y.right_rows(other, from + 16 * c, step);
+#pragma unroll
+            for (int x = 0; x < M; x++) {
+                multiply<T>(s[x][2 * c], rows[x], other[0], other[1]);
+                multiply<T>(s[x][2 * c + 1], rows[x], other[2], other[3]);
+            }
+        }
+    }
+}
+
+// Sixteen columns of weights, rounded, as a left operand: they lie as they should.
+template <typename T, int TILES>
+DEVICE void as_left(u32 (&x)[4], const float (&w)[TILES][4], int step) {
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        const float(&c)[4] = w[2 * step + e / 2];
+        x[e] = e % 2 ? pack<T>(c[2], c[3]) : pack<T>(c[0], c[1]);
+    }
+}
+
+template <typename T, int STEPS, int TILES>
+DEVICE void pack_all(u32 (&x)[STEPS][4], const float (&w)[TILES][4]) {
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) as_left<T>(x[step], w, step);
+}
+
+// `sum += w y` for the weights `w` and the rows of `y` from `from` on.
+template <typename T, int M, int TILES, int WIDE, typename Other>
+DEVICE void add_product(float (&sum)[M][WIDE][4], const float (&w)[M][TILES][4], const Other& y,
+                        int from) {
+#pragma unroll
+    for (int step = 0; step < TILES / 2; step++) {
+        u32 rows[M][4], other[4];
+#pragma unroll
+        for (int x = 0; x < M; x++) as_left<T>(rows[x], w[x], step);
+#pragma unroll
+        for (int c = 0; c < WIDE / 2; c++) {
+            y.right(other, from + 16 * step, c);
+#pragma unroll
+            for (int x = 0; x < M; x++) {
+                multiply<T>(sum[x][2 * c], rows[x], other[0], other[1]);
+                multiply<T>(sum[x][2 * c + 1], rows[x], other[2], other[3]);
+            }
+        }
+    }
+}
+
+// The same two, of a warpgroup and on their own: `s = x y^T` of the 64 rows of `x` from `row` on
+// and all rows of `y`, and `sum += w y`.
+template <typename T, int COLUMNS, int TILES, typename Left, typename Right>
+DEVICE void begin_rows(float (&s)[TILES][4], const Left& x, int row, const Right& y) {
+#pragma unroll
+    for (int step = 0; step < COLUMNS / 16; step++)
+        multiply_rows<T, TILES>(s, x.factor_at(row, step), y.factor_at(0, step), step > 0);
+}
+template <typename T, int STEPS, int WIDE, typename Other>
+DEVICE void begin_product(float (&sum)[WIDE][4], const u32 (&w)[STEPS][4], const Other& y) {
+#pragma unroll
+    for (int step = 0; step < STEPS; step++)
+        multiply_columns<T, WIDE>(sum, w[step], y.factor_at(16 * step, 0));
+}
+
 // A hyperbolic tangent: `1 - 2 / (e^{2x} + 1)`, near zero a short odd polynomial.
 //
 // The former cancels near zero, by as much as half a unit of float32 at one. The hardware's
@@ -101,8 +181,14 @@ DEVICE float bend(float x) {
     return fabsf(x) < 0.25f ? near : far;
 }
 
-// A number of a bias or mask, which broadcasts to the scores.
-template <typename T>
-DEVICE T entry(const Table& x, int b, int head, int i, int j) {
-    return static_cast<const T*>(x.at)[b * x.batch + head * x.head + i * x.row + j * x.column];
+// What a lane has of a row of scores, or of a column, from a bias or mask that broadcasts to them:
+// pairs of adjacent numbers, eight apart. All are asked for before one is waited for, and what lies
+// beyond the array is its last number again.
+template <typename T, int COUNT>
+DEVICE void gather(T (&to)[COUNT], const Table& x, int b, int head, i64 line, i64 step, int first,
+                   int end) {
+    const T* from = static_cast<const T*>(x.at) + b * x.batch + head * x.head + line;
+#pragma unroll
+    for (int c = 0; c < COUNT; c++)
+        to[c] = from[lesser(first + c / 2 * 8 + threadIdx.x % 4 * 2 + c % 2, end - 1) * step];
 }

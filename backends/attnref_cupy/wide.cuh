@@ -110,32 +110,22 @@ DEVICE void add_weighted(A (&sum)[OWN][COLUMNS / 16], const Head<T>& y, int j0) 
     }
 }
 
-// `sum += w y` for the weights `w` of a tile.
-template <typename A, int COLUMNS, typename T>
+// `sum += w y` for the weights `w` of a tile, or for their transpose: rows of `sum` are then columns
+// of the tile.
+template <typename A, int COLUMNS, bool TURNED = false, typename T>
 DEVICE void add_product(A (&sum)[OWN][COLUMNS / 16], const A (&w)[OWN][OWN], const Head<T>& y,
-                        int j0) {
+                        int from) {
     Room<A, COLUMNS>& r = room<A, COLUMNS>();
     const int row = threadIdx.x / 16 * OWN, column = threadIdx.x % 16;
     __syncthreads();
 #pragma unroll
     for (int m = 0; m < OWN; m++)
 #pragma unroll
-        for (int n = 0; n < OWN; n++) r.weights[row + m][column + 16 * n] = w[m][n];
-    add_weighted<A, COLUMNS>(sum, y, j0);
-}
-
-// The same, for the weights' transpose: rows of `sum` are columns of the tile.
-template <typename A, int COLUMNS, typename T>
-DEVICE void add_transposed(A (&sum)[OWN][COLUMNS / 16], const A (&w)[OWN][OWN], const Head<T>& y,
-                           int i0) {
-    Room<A, COLUMNS>& r = room<A, COLUMNS>();
-    const int row = threadIdx.x / 16 * OWN, column = threadIdx.x % 16;
-    __syncthreads();
-#pragma unroll
-    for (int m = 0; m < OWN; m++)
-#pragma unroll
-        for (int n = 0; n < OWN; n++) r.weights[column + 16 * n][row + m] = w[m][n];
-    add_weighted<A, COLUMNS>(sum, y, i0);
+        for (int n = 0; n < OWN; n++) {
+            const int i = row + m, j = column + 16 * n;
+            r.weights[TURNED ? j : i][TURNED ? i : j] = w[m][n];
+        }
+    add_weighted<A, COLUMNS>(sum, y, from);
 }
 
 // Whether row `i` sees key `j`, mask included.

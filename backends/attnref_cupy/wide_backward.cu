@@ -36,12 +36,11 @@ DEVICE void weigh(A (&P)[OWN][OWN], A (&dA)[OWN][OWN], A (&dS)[OWN][OWN], const 
 
 template <typename T, typename A, typename L, int COLUMNS>
 __global__ void __launch_bounds__(256) wide_queries(const __grid_constant__ Arguments a) {
-    const Place place = locate<SIDE>(blockIdx.x, a, a.q_starts, a.heads, a.Sq, a.right != OPEN);
-    const int b = place.b, head = place.head, first = place.first;
-    const Side q_side = side_of(b, a.q_starts, a.q_lens, a.entries, a.Sq);
+    const Seat seat = seat_of<SIDE>(a, false);
+    const int b = seat.b, head = seat.head, first = seat.first;
+    const Side q_side = seat.q, k_side = seat.k;
+    const Band band = seat.band;
     if (first >= q_side.extent) return;
-    const Side k_side = side_of(b, a.k_starts, a.k_lens, a.entries, a.Sk);
-    const Band band = band_of(b, a, q_side.length, k_side.length);
     const Span span = keys_of<SIDE>(band, first, first + SIDE);
     const auto q = head_of<T>(a.q, b, head, q_side.start, q_side.length, a.D);
     const auto dout = head_of<T>(a.dout, b, head, q_side.start, q_side.length, a.DV);
@@ -80,17 +79,16 @@ __global__ void __launch_bounds__(256) wide_queries(const __grid_constant__ Argu
 
 template <typename T, typename A, typename L, int COLUMNS>
 __global__ void __launch_bounds__(256) wide_keys(const __grid_constant__ Arguments a) {
-    const Place place = locate<SIDE>(blockIdx.x, a, a.k_starts, a.heads / a.group, a.Sk, false);
-    const int b = place.b, first = place.first;
-    const Side k_side = side_of(b, a.k_starts, a.k_lens, a.entries, a.Sk);
+    const Seat seat = seat_of<SIDE>(a, true);
+    const int b = seat.b, first = seat.first;
+    const Side q_side = seat.q, k_side = seat.k;
+    const Band band = seat.band;
     if (first >= k_side.extent) return;
-    const Side q_side = side_of(b, a.q_starts, a.q_lens, a.entries, a.Sq);
-    const Band band = band_of(b, a, q_side.length, k_side.length);
     const Span span = queries_of<SIDE>(band, first, first + SIDE);
-    const auto k = head_of<T>(a.k, b, place.head, k_side.start, k_side.length, a.D);
-    const auto v = head_of<T>(a.v, b, place.head, k_side.start, k_side.length, a.DV);
-    const auto dk = head_of<T>(a.dk, b, place.head, k_side.start, k_side.extent, a.D);
-    const auto dv = head_of<T>(a.dv, b, place.head, k_side.start, k_side.extent, a.DV);
+    const auto k = head_of<T>(a.k, b, seat.head, k_side.start, k_side.length, a.D);
+    const auto v = head_of<T>(a.v, b, seat.head, k_side.start, k_side.length, a.DV);
+    const auto dk = head_of<T>(a.dk, b, seat.head, k_side.start, k_side.extent, a.D);
+    const auto dv = head_of<T>(a.dv, b, seat.head, k_side.start, k_side.extent, a.DV);
     const int row = first + threadIdx.x / 16 * OWN, column = threadIdx.x % 16;
 
     A sum_k[OWN][COLUMNS / 16], sum_v[OWN][COLUMNS / 16];
@@ -98,7 +96,7 @@ __global__ void __launch_bounds__(256) wide_keys(const __grid_constant__ Argumen
 #pragma unroll
         for (int c = 0; c < COLUMNS / 16; c++) sum_k[x][c] = sum_v[x][c] = A(0);
     for (int g = 0; g < a.group; g++) {
-        const int head = place.head * a.group + g;
+        const int head = seat.head * a.group + g;
         const auto q = head_of<T>(a.q, b, head, q_side.start, q_side.length, a.D);
         const auto dout = head_of<T>(a.dout, b, head, q_side.start, q_side.length, a.DV);
         const L* lse = static_cast<const L*>(a.lse.at) + b * a.lse.batch + head * a.lse.head +
@@ -108,8 +106,8 @@ __global__ void __launch_bounds__(256) wide_keys(const __grid_constant__ Argumen
         for (int i0 = span.low; i0 < span.high; i0 += SIDE) {
             A P[OWN][OWN], dA[OWN][OWN], dS[OWN][OWN];
             weigh<A, COLUMNS>(P, dA, dS, a, band, b, head, i0, first, q, k, v, dout, lse, delta);
-            add_transposed<A, COLUMNS>(sum_v, P, dout, i0);
-            add_transposed<A, COLUMNS>(sum_k, dA, q, i0);
+            add_product<A, COLUMNS, true>(sum_v, P, dout, i0);
+            add_product<A, COLUMNS, true>(sum_k, dA, q, i0);
         }
     }
     for (int x = 0; x < OWN; x++)

@@ -7,12 +7,11 @@
 
 template <typename T, typename A, typename L, int COLUMNS>
 __global__ void __launch_bounds__(256) wide_forward(const __grid_constant__ Arguments a) {
-    const Place place = locate<SIDE>(blockIdx.x, a, a.q_starts, a.heads, a.Sq, a.right != OPEN);
-    const int b = place.b, head = place.head, first = place.first;
-    const Side q_side = side_of(b, a.q_starts, a.q_lens, a.entries, a.Sq);
+    const Seat seat = seat_of<SIDE>(a, false);
+    const int b = seat.b, head = seat.head, first = seat.first;
+    const Side q_side = seat.q, k_side = seat.k;
+    const Band band = seat.band;
     if (first >= q_side.extent) return;
-    const Side k_side = side_of(b, a.k_starts, a.k_lens, a.entries, a.Sk);
-    const Band band = band_of(b, a, q_side.length, k_side.length);
     const Span span = keys_of<SIDE>(band, first, first + SIDE);
     const auto q = head_of<T>(a.q, b, head, q_side.start, q_side.length, a.D);
     const auto k = head_of<T>(a.k, b, head / a.group, k_side.start, k_side.length, a.D);

@@ -16,74 +16,64 @@
 
 #pragma once
 
-#include "mma.cuh"
+#include "problem.cuh"
 
 constexpr int MAPS = 8;          // arrays of tokens that a call may have
 constexpr int ARRAYS = MAPS + 3;
-constexpr int CHUNK = 64;        // windows that a block may have
+constexpr int CHUNK = 32;        // windows that a block may have
+constexpr int BOXES = 27;        // that a map may be cut into
 constexpr int ABSENT = -2147483647 - 1;
 
 // What an array is to a call. Rows have one number for each token and head, the mask one for each token.
 enum Source { Q, K, V, OUT, DOUT, DQ, DK, DV, LSE, DLSE, MASK };
 enum Kind { FLOAT16, BFLOAT16, FLOAT32, FLOAT64 };
 
-// One call; strides are in bytes, of the batch, three axes, and heads.
+// One call; strides are in units, of the batch, three axes, and heads.
 struct WindowCall {
     char *data[ARRAYS];
-    i64 strides[ARRAYS][5];
+    int strides[ARRAYS][5];
     const void *bias, *scales;
     float *dbias, *dscale;
-    int bias_kind, scales_kind;
+    int scales_kind;
     float scale, wrap_bias;
     int shifted, heads, batches, chunk;
     int columns[2];  // of q and k, and of v, in eights
     int window[3], shift[3], extents[3], windows[3];
     int runs[3], first[3][3], count[3][3];
+    int ends[BOXES];  // the part behind each box
 };
 
 struct Box {
     int first[3], count[3], start, stop;
 };
 
-DEVICE float read(const void* x, int kind, i64 at) {
-    if (kind == FLOAT32) return static_cast<const float*>(x)[at];
-    if (kind == FLOAT64) return float(static_cast<const double*>(x)[at]);
-    return kind == FLOAT16 ? widen(static_cast<const f16*>(x)[at])
-                           : widen(static_cast<const bf16*>(x)[at]);
-}
-
 // Find the box of a part, which has `chunk` windows of it, or what is left.
 DEVICE Box box_of(const WindowCall& call, int part) {
+    int n = 0, before = 0;
+    while (part >= call.ends[n]) before = call.ends[n++];
+    const int at[3] = {n / call.runs[2] / call.runs[1], n / call.runs[2] % call.runs[1], n % call.runs[2]};
     Box box;
-    for (int i = 0; i < call.runs[0]; i++)
-        for (int j = 0; j < call.runs[1]; j++)
-            for (int k = 0; k < call.runs[2]; k++) {
-                int total = call.batches * call.count[0][i] * call.count[1][j] * call.count[2][k];
-                int parts = (total + call.chunk - 1) / call.chunk;
-                if (part >= 0 && part < parts) {
-                    const int at[3] = {i, j, k};
-                    for (int a = 0; a < 3; a++) {
-                        box.first[a] = call.first[a][at[a]];
-                        box.count[a] = call.count[a][at[a]];
-                    }
-                    box.start = part * call.chunk;
-                    box.stop = box.start + call.chunk < total ? box.start + call.chunk : total;
-                }
-                part -= parts;
-            }
+    int total = call.batches;
+    for (int a = 0; a < 3; a++) {
+        box.first[a] = call.first[a][at[a]];
+        box.count[a] = call.count[a][at[a]];
+        total *= box.count[a];
+    }
+    box.start = (part - before) * call.chunk;
+    box.stop = box.start + call.chunk < total ? box.start + call.chunk : total;
     return box;
 }
 
-// How an offset from a window's origin is counted, so that 32 bits do for maps of many gigabytes.
+// How strides and offsets are counted, in bytes, so that 32 bits do for maps of many gigabytes.
 DEVICE constexpr int unit(int source) {
     return source < MAPS ? 16 : source == MASK ? 1 : 4;
 }
 
 // What a block prepares before its loop.
 template <int ROWS, int COUNT> struct Prepared {
-    i64 origin[CHUNK][COUNT];  // of windows, in bytes
-    int offset[COUNT][ROWS];         // of tokens, in units; ABSENT for padding
-    int wrapped[ROWS];               // on which axes, as bits; -1 for padding
+    char* origin[CHUNK][COUNT];  // of windows
+    int offset[COUNT][ROWS];     // of tokens, in units; ABSENT for padding
+    int wrapped[ROWS];           // on which axes, as bits; -1 for padding
 };
 
 template <int ROWS, int COUNT, int THREADS>
@@ -105,47 +95,108 @@ DEVICE void prepare(
         }
         to.wrapped[n] = real ? by : -1;
         for (int c = 0; c < COUNT; c++) {
-            const i64 *strides = call.strides[sources[c]];
-            i64 far = x[0] * strides[1] + x[1] * strides[2] + x[2] * strides[3];
-            to.offset[c][n] = real ? static_cast<int>(far / unit(sources[c])) : ABSENT;
+            const int* strides = call.strides[sources[c]];
+            to.offset[c][n] = real ? x[0] * strides[1] + x[1] * strides[2] + x[2] * strides[3] : ABSENT;
         }
     }
-    for (int t = threadIdx.x; t < box.stop - box.start; t += THREADS) {
+    // By other warps than those that have just had tokens.
+    for (int t = (threadIdx.x + THREADS / 2) % THREADS; t < box.stop - box.start; t += THREADS) {
         int rest = box.start + t, y[3];
         for (int a = 2; a >= 0; a--) {
             y[a] = (box.first[a] + rest % box.count[a]) * call.window[a];
             rest /= box.count[a];
         }
         for (int c = 0; c < COUNT; c++) {
-            const i64 *strides = call.strides[sources[c]];
-            to.origin[t][c] = rest * strides[0] + y[0] * strides[1] + y[1] * strides[2] + y[2] * strides[3] + head * strides[4];
+            const int* strides = call.strides[sources[c]];
+            const i64 far = i64(rest) * strides[0] + i64(y[0]) * strides[1] + i64(y[1]) * strides[2] +
+                            i64(y[2]) * strides[3] + i64(head) * strides[4];
+            to.origin[t][c] = call.data[sources[c]] + far * unit(sources[c]);
         }
     }
 }
 
-// A tile of tokens in shared memory. Its rows are an odd number of sixteen bytes apart, so that any
-// eight in a row touch all banks.
-template <int ROWS, int WIDTH> struct Tile {
+// A tile of tokens in shared memory, in chunks of sixteen bytes, of which one column of any eight rows
+// touches all banks. Rows are an odd number of chunks apart, which places at a fixed distance make the
+// best of; or chunks of a row change places with each other from row to row (`TURNED`), which takes no
+// room and more instructions.
+template <int LENGTH, int COLUMNS, bool TURNED = false> struct Tile {
+    static constexpr int ROWS = LENGTH, WIDTH = COLUMNS;
     static constexpr int EIGHTS = WIDTH / 8;
-    static constexpr int PITCH = WIDTH * 2 + 16;
+    static constexpr int PITCH = WIDTH * 2 + (TURNED ? 0 : 16);
     static constexpr int BYTES = ROWS * PITCH;
+    static constexpr int ALIKE = PITCH >= 128 ? 1 : 128 / PITCH;  // rows that fill all banks
+    static constexpr int TURNS = EIGHTS < 8 ? EIGHTS : 8;
+    static_assert(!TURNED || (EIGHTS & (EIGHTS - 1)) == 0, "places are exclusive ors");
+
+    // Where a chunk lies; eight rows further, `8 PITCH` further.
+    static DEVICE u32 at(int row, int chunk) {
+        return row * PITCH + (TURNED ? chunk ^ ((row & 7) / ALIKE % TURNS) : chunk) * 16;
+    }
+    // From a chunk of a tile to the one `n` after it; its number is a multiple of what `n` counts in.
+    template <typename Place> static DEVICE Place after(Place place, int n) {
+        return TURNED ? place ^ Place(n * 16) : place + n * 16;
+    }
+    // Where a lane reads sixteen rows of sixteen columns.
+    static DEVICE u32 of_lane(int row) {
+        const int lane = threadIdx.x % 32;
+        return at(row + lane % 16, lane / 16);
+    }
 };
 
-// Queue copies of a window's tokens into a tile; rows of padding, and columns that there are not, stay.
-template <int ROWS, int REAL, int WIDTH, int THREADS>
-DEVICE void fetch(u32 tile, const char* from, const int* offset, int columns) {
-    using T = Tile<ROWS, WIDTH>;
-    constexpr int PIECES = REAL * T::EIGHTS;
+// The sixteens of bytes that a thread copies of a window: how far each lies from the window's origin,
+// in sixteens; ABSENT for padding, and for columns that there are not. A window's tokens are dealt to
+// PACE threads in turn, and the n-th that a thread has lies `n PACE` sixteens behind its first. They
+// stay in registers where they are few.
+template <typename T, int REAL, int PACE> struct Pieces {
+    static constexpr int TOTAL = REAL * T::EIGHTS, COUNT = (TOTAL + PACE - 1) / PACE;
+    static constexpr bool HELD = COUNT <= 2;
+    static_assert(PACE % T::EIGHTS == 0, "a thread has one column");
+
+    const int* offset;
+    int row, column;  // of the first
+    bool real;        // whether there is such a column
+    int held[HELD ? COUNT : 1];
+
+    DEVICE Pieces(const int* offsets, int first, int thread, int columns)
+        : offset(offsets), row(first + thread / T::EIGHTS), column(thread % T::EIGHTS), real(column < columns) {
+        if constexpr (HELD) {
 #pragma unroll
-    for (int p = 0; p < PIECES; p += THREADS) {
-        const int piece = p + threadIdx.x, row = piece / T::EIGHTS, column = piece % T::EIGHTS;
-        if (p + THREADS <= PIECES || piece < PIECES) {
-            const int far = offset[row];
-            if (far != ABSENT && column < columns)
-                copy_sixteen(tile + row * T::PITCH + column * 16, from + (far * 16LL + column * 16), true);
+            for (int n = 0; n < COUNT; n++) held[n] = far(n);
         }
     }
-}
+    DEVICE int far(int n) const {
+        const int behind = n * (PACE / T::EIGHTS);
+        const bool any = real && (TOTAL % PACE == 0 || n + 1 < COUNT || row + behind < REAL);
+        const int at = any ? offset[row + behind] : ABSENT;
+        return at == ABSENT ? ABSENT : at + column;
+    }
+    DEVICE int at(int n) const {
+        if constexpr (HELD) return held[n];
+        return far(n);
+    }
+    // Where the n-th lies in a tile.
+    DEVICE u32 inside(int n) const {
+        constexpr int STEP = PACE / T::EIGHTS;
+        return STEP % 8 == 0 ? T::at(row, column) + n * STEP * T::PITCH : T::at(row + n * STEP, column);
+    }
+
+    // Queue copies of a window's tokens into a tile; rows of padding, and columns that there are not, stay.
+    DEVICE void fetch(u32 tile, const char* from) const {
+#pragma unroll
+        for (int n = 0; n < COUNT; n++) {
+            const int far = at(n);
+            copy_sixteen_if(far != ABSENT, tile + inside(n), from + far * 16LL);
+        }
+    }
+    // Write what a tile has of them.
+    DEVICE void store(const unsigned char* tile, char* to) const {
+#pragma unroll
+        for (int n = 0; n < COUNT; n++) {
+            const int far = at(n);
+            if (far != ABSENT) write_sixteen(to + far * 16LL, *reinterpret_cast<const uint4*>(tile + inside(n)));
+        }
+    }
+};
 
 // Fill shared memory with zeros.
 template <int BYTES, int THREADS>
@@ -156,23 +207,39 @@ DEVICE void clear(unsigned char* to) {
 
 // Work out what is added to the pairs of a warp's sixteen queries, minus infinity for those that do
 // not see each other: in the layout of the matrix units, queries `row` and `row + 8`.
-template <int TILES>
+template <typename Bias, int TILES>
 DEVICE void pair_bias(float (&together)[TILES][4], const WindowCall& call, int head, const int* wrapped, int row) {
-    const int tokens = call.window[0] * call.window[1] * call.window[2];
-    const i64 mine = i64(head) * tokens * tokens;
+    const int tokens = call.window[0] * call.window[1] * call.window[2], first = threadIdx.x % 4 * 2;
+    // All numbers are asked for before one is waited for; those of padding are others' again.
+    Bias given[TILES][4];
+    if constexpr (!is_none<Bias>::value) {
+        const Bias* mine = static_cast<const Bias*>(call.bias) + i64(head) * tokens * tokens;
+        const Bias* rows[2] = {mine + lesser(row, tokens - 1) * tokens, mine + lesser(row + 8, tokens - 1) * tokens};
+#pragma unroll
+        for (int n = 0; n < TILES; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int j = first + n * 8 + e % 2;
+                given[n][e] = rows[e / 2][n + 1 < TILES ? j : lesser(j, tokens - 1)];
+            }
+    }
 #pragma unroll
     for (int n = 0; n < TILES; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            const int i = row + e / 2 * 8, j = n * 8 + threadIdx.x % 4 * 2 + e % 2;
-            float s = -infinity();
-            if (wrapped[j] >= 0) {
-                s = call.bias && i < tokens ? read(call.bias, call.bias_kind, mine + i * tokens + j) : 0.0f;
-                // By selection where wrapped pairs are hidden (B4): a bias there may be anything.
-                if (call.shifted && wrapped[i] != wrapped[j])
-                    s = call.wrap_bias == -infinity() ? -infinity() : s + call.wrap_bias;
-            }
-            together[n][e] = s;
+            float s = 0.0f;
+            if constexpr (!is_none<Bias>::value) s = widen(given[n][e]);
+            together[n][e] = wrapped[first + n * 8 + e % 2] >= 0 ? s : -infinity();
+        }
+    if (!call.shifted) return;
+    const int by[2] = {wrapped[row], wrapped[row + 8]};
+#pragma unroll
+    for (int n = 0; n < TILES; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            // By selection where wrapped pairs are hidden (B4): a bias there may be anything.
+            if (by[e / 2] != wrapped[first + n * 8 + e % 2])
+                together[n][e] = call.wrap_bias == -infinity() ? -infinity() : together[n][e] + call.wrap_bias;
         }
 }
 
@@ -188,39 +255,34 @@ DEVICE void unmasked(float (&x)[TILES][4], float nothing, const char* mask, cons
         }
 }
 
-// Where a lane reads sixteen rows of sixteen columns of a tile.
-template <int PITCH>
-DEVICE u32 rows_of(u32 tile, int row) {
+// s += a b^T, of sixteen rows of the tile `a` from `row` on, and TILES eights of rows of `b`.
+template <typename T, typename Lies, int TILES>
+DEVICE void multiply_across(float (&s)[TILES][4], u32 a, int row, u32 b) {
     const int lane = threadIdx.x % 32;
-    return tile + (row + lane % 16) * PITCH + lane / 16 * 16;
-}
-
-// s += a b^T, of sixteen rows of a, by lane, and TILES eights of rows of b.
-template <typename T, int WIDTH, int PITCH, int TILES>
-DEVICE void multiply_across(float (&s)[TILES][4], u32 a, u32 b) {
-    const int lane = threadIdx.x % 32;
-    if constexpr (WIDTH == 16) {  // two eights of keys at a time
+    if constexpr (Lies::WIDTH == 16) {  // two eights of keys at a time
         u32 x[4];
-        load_matrices(x, a);
-        b += (lane % 8 + lane / 16 * 8) * PITCH + lane / 8 % 2 * 16;
+        load_matrices(x, a + Lies::of_lane(row));
+        b += Lies::at(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
         for (int n = 0; n < TILES; n += 2) {
             u32 y[4];
-            load_matrices(y, b + n * 8 * PITCH);
+            load_matrices(y, b + n * 8 * Lies::PITCH);
             multiply<T>(s[n], x, y[0], y[1]);
             if (n + 1 < TILES) multiply<T>(s[n + 1], x, y[2], y[3]);
         }
     } else {  // two sixteens of columns at a time
-        b += lane % 8 * PITCH + lane / 8 * 16;
+        a += Lies::of_lane(row);
+        b += Lies::at(lane % 8, lane / 8);
 #pragma unroll
-        for (int d = 0; d < WIDTH; d += 32) {
+        for (int d = 0; d < Lies::EIGHTS; d += 4) {
             u32 x[2][4];
-            load_matrices(x[0], a + d * 2);
-            load_matrices(x[1], a + d * 2 + 32);
+            load_matrices(x[0], Lies::after(a, d));
+            load_matrices(x[1], Lies::after(a, d + 2));
+            const u32 from = Lies::after(b, d);
 #pragma unroll
             for (int n = 0; n < TILES; n++) {
                 u32 y[4];
-                load_matrices(y, b + n * 8 * PITCH + d * 2);
+                load_matrices(y, from + n * 8 * Lies::PITCH);
                 multiply<T>(s[n], x[0], y[0], y[1]);
                 multiply<T>(s[n], x[1], y[2], y[3]);
             }
@@ -228,14 +290,14 @@ DEVICE void multiply_across(float (&s)[TILES][4], u32 a, u32 b) {
     }
 }
 
-// o += x b, of sixteen rows of b from `row` on, and all its columns.
-template <typename T, int WIDTH, int PITCH>
-DEVICE void multiply_down(float (&o)[WIDTH / 8][4], const u32 (&x)[4], u32 b, int row) {
-    const u32 from = rows_of<PITCH>(b, row);
+// o += x b, of sixteen rows of the tile `b` from `row` on, and all its columns.
+template <typename T, typename Lies>
+DEVICE void multiply_down(float (&o)[Lies::EIGHTS][4], const u32 (&x)[4], u32 b, int row) {
+    b += Lies::of_lane(0);
 #pragma unroll
-    for (int n = 0; n < WIDTH / 8; n += 2) {
+    for (int n = 0; n < Lies::EIGHTS; n += 2) {
         u32 y[4];
-        load_transposed(y, from + n * 16);
+        load_transposed(y, Lies::after(b, n) + row * Lies::PITCH);
         multiply<T>(o[n], x, y[0], y[1]);
         multiply<T>(o[n + 1], x, y[2], y[3]);
     }
@@ -253,27 +315,21 @@ DEVICE void as_factor(u32 (&x)[4], const float (&p)[TILES][4], int step) {
     }
 }
 
-// Write sixteen rows of results by way of a tile, where they lie next to each other for a moment.
-template <typename T, int ROWS, int WIDTH>
-DEVICE void put(const float (&o)[WIDTH / 8][4], float upper, float lower, unsigned char* tile, int row, char* to,
-                const int* offset, int columns) {
-    using Lies = Tile<ROWS, WIDTH>;
+// Put sixteen rows of results into a tile, and write them from there, where they lie next to each other.
+template <typename T, typename Lies, typename Lines>
+DEVICE void put(const float (&o)[Lies::EIGHTS][4], float upper, float lower, unsigned char* tile, int row, char* to,
+                const Lines& lines) {
     const int lane = threadIdx.x % 32;
-    unsigned char* mine = tile + (row + lane / 4) * Lies::PITCH + lane % 4 * 4;
+    const u32 chunk = Lies::at(row + lane / 4, 0);
     __syncwarp();
 #pragma unroll
-    for (int n = 0; n < WIDTH / 8; n++) {
-        *reinterpret_cast<u32*>(mine + n * 16) = pack<T>(o[n][0] * upper, o[n][1] * upper);
-        *reinterpret_cast<u32*>(mine + n * 16 + 8 * Lies::PITCH) = pack<T>(o[n][2] * lower, o[n][3] * lower);
+    for (int n = 0; n < Lies::EIGHTS; n++) {
+        unsigned char* mine = tile + lane % 4 * 4 + Lies::after(chunk, n);
+        *reinterpret_cast<u32*>(mine) = pack<T>(o[n][0] * upper, o[n][1] * upper);
+        *reinterpret_cast<u32*>(mine + 8 * Lies::PITCH) = pack<T>(o[n][2] * lower, o[n][3] * lower);
     }
     __syncwarp();
-#pragma unroll
-    for (int p = 0; p < 16 * Lies::EIGHTS; p += 32) {
-        const int at = row + (p + lane) / Lies::EIGHTS, column = (p + lane) % Lies::EIGHTS, far = offset[at];
-        if (far != ABSENT && column < columns)
-            *reinterpret_cast<uint4*>(to + (far * 16LL + column * 16)) =
-                *reinterpret_cast<const uint4*>(tile + at * Lies::PITCH + column * 16);
-    }
+    lines.store(tile, to);
 }
 
 // The binary logarithm of e, with which powers of two are powers of e, for a row of such a level.

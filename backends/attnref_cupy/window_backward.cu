@@ -17,16 +17,21 @@
 // block has in the end is one part of dbias and dscale, for a sum in one order, so that the same call
 // gives the same bits. Gradients leave by way of the tile of out, whose rows nobody but their warp reads.
 
-#include "problem.cuh"
+// Measured on an H200: three blocks for a multiprocessor are worth more than a third and fourth stage
+// for two (2.2 TB/s for 1.9 in Swin's first stage), and one stage is not enough (1.9). Registers allow
+// no fourth block. What the last round of blocks lacks counts: 384 blocks of 32 windows take 0.8 of the
+// time of 516 of 24, where 396 run at once.
+
 #include "window.cuh"
 
-template <typename T, int WIDTH, int KEYS, int STAGES, bool MASKED, bool DBIAS, bool DSCALE>
-__global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const __grid_constant__ WindowCall call) {
+template <typename T, int WIDTH, int KEYS, int STAGES, int BLOCKS, bool TURNED, typename Bias, bool MASKED,
+          bool DBIAS, bool DSCALE>
+__global__ void __launch_bounds__((KEYS + 15) / 16 * 32, BLOCKS) window_backward(const __grid_constant__ WindowCall call) {
     constexpr int WARPS = (KEYS + 15) / 16, ROWS = WARPS * 16, THREADS = WARPS * 32, TILES = KEYS / 8;
     constexpr int READ = 5, COUNT = ARRAYS;
-    using Lies = Tile<ROWS, WIDTH>;
+    using Lies = Tile<ROWS, WIDTH, TURNED>;
     using Pairs = Tile<ROWS, ROWS>;
-    constexpr int PITCH = Lies::PITCH, STAGE = READ * Lies::BYTES;
+    constexpr int STAGE = READ * Lies::BYTES;
     const int sources[COUNT] = {Q, K, V, OUT, DOUT, DQ, DK, DV, LSE, DLSE, MASK};
     unsigned char* memory = shared_memory();
     unsigned char* weights = memory + STAGES * STAGE;  // p, then dS: queries by keys
@@ -38,13 +43,19 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
     prepare<ROWS, COUNT, THREADS>(prepared, call, box, head, sources);
     clear<STAGES * STAGE + 2 * Pairs::BYTES, THREADS>(memory);
     __syncthreads();
+    const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16, row = first + lane / 4;
+    using Mine = Pieces<Lies, KEYS, THREADS>;
+    const auto read = [&](int a) { return Mine(prepared.offset[a], 0, threadIdx.x, call.columns[a >= V]); };
+    const Mine mine[READ] = {read(Q), read(K), read(V), read(OUT), read(DOUT)};
+    // A warp writes its own sixteen rows.
+    using Lines = Pieces<Lies, 16, 32>;
+    const auto written = [&](int a) { return Lines(prepared.offset[a], first, lane, call.columns[a == DV]); };
+    const Lines dq_lines = written(DQ), dk_lines = written(DK), dv_lines = written(DV);
     const auto ask = [&](int t) {
         if (t < windows) {
 #pragma unroll
             for (int a = 0; a < READ; a++)
-                fetch<ROWS, KEYS, WIDTH, THREADS>(tiles + t % STAGES * STAGE + a * Lies::BYTES,
-                                                  call.data[a] + prepared.origin[t][a], prepared.offset[a],
-                                                  call.columns[a >= V]);
+                mine[a].fetch(tiles + t % STAGES * STAGE + a * Lies::BYTES, prepared.origin[t][a]);
         }
         end_group();
     };
@@ -52,10 +63,9 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
 #pragma unroll
     for (int t = 0; t < AHEAD; t++) ask(t);
 
-    const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16, row = first + lane / 4;
     float together[TILES][4], total[DBIAS ? TILES : 1][4] = {}, drawn = 0.0f;
-    pair_bias(together, call, head, prepared.wrapped, row);
-    const float scale = call.scales ? read(call.scales, call.scales_kind, head) : call.scale;
+    pair_bias<Bias>(together, call, head, prepared.wrapped, row);
+    const float scale = call.scales ? float(number(call.scales, head, call.scales_kind)) : call.scale;
 
     // The rows of the next window are asked for before this one is computed.
     float next_lse[2], next_dlse[2];
@@ -66,9 +76,9 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
             next_lse[r] = -infinity();
             next_dlse[r] = 0.0f;
             if (t < windows && far != ABSENT) {
-                next_lse[r] = *reinterpret_cast<const float*>(call.data[LSE] + prepared.origin[t][LSE] + far * 4LL);
+                next_lse[r] = *reinterpret_cast<const float*>(prepared.origin[t][LSE] + far * 4LL);
                 if (call.data[DLSE])
-                    next_dlse[r] = *reinterpret_cast<const float*>(call.data[DLSE] + prepared.origin[t][DLSE] +
+                    next_dlse[r] = *reinterpret_cast<const float*>(prepared.origin[t][DLSE] +
                                                                    prepared.offset[DLSE][row + 8 * r] * 4LL);
             }
         }
@@ -89,8 +99,8 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
 #pragma unroll
         for (int d = 0; d < WIDTH; d += 16) {
             u32 x[4], y[4];
-            load_matrices(x, rows_of<PITCH>(out, first) + d * 2);
-            load_matrices(y, rows_of<PITCH>(dout, first) + d * 2);
+            load_matrices(x, Lies::after(out + Lies::of_lane(first), d / 8));
+            load_matrices(y, Lies::after(dout + Lies::of_lane(first), d / 8));
 #pragma unroll
             for (int e = 0; e < 4; e++)
                 told[e % 2] += widen(T{u16(x[e])}) * widen(T{u16(y[e])}) +
@@ -108,8 +118,8 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
             base[r] = level[r] * unit[r];
         }
         float p[TILES][4] = {}, ds[TILES][4] = {};
-        multiply_across<T, WIDTH, PITCH>(p, rows_of<PITCH>(q, first), k);
-        multiply_across<T, WIDTH, PITCH>(ds, rows_of<PITCH>(dout, first), v);
+        multiply_across<T, Lies>(p, q, first, k);
+        multiply_across<T, Lies>(ds, dout, first, v);
         float dot[DSCALE ? TILES : 1][4];
 #pragma unroll
         for (int n = 0; n < TILES; n++)
@@ -118,8 +128,7 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
                 if constexpr (DSCALE) dot[n][e] = p[n][e];
                 p[n][e] = exp2_of(fmaf(fmaf(p[n][e], scale, together[n][e]), unit[e / 2], -base[e / 2]));
             }
-        if constexpr (MASKED) unmasked(p, 0.0f, call.data[MASK] + prepared.origin[t][MASK], prepared.offset[MASK]);
-        unsigned char* mine = weights + row * Pairs::PITCH + lane % 4 * 4;
+        if constexpr (MASKED) unmasked(p, 0.0f, prepared.origin[t][MASK], prepared.offset[MASK]);
 #pragma unroll
         for (int n = 0; n < TILES; n++) {
 #pragma unroll
@@ -130,7 +139,7 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
             }
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                unsigned char* to = mine + n * 16 + r * 8 * Pairs::PITCH;
+                unsigned char* to = weights + Pairs::at(row, n) + lane % 4 * 4 + r * 8 * Pairs::PITCH;
                 *reinterpret_cast<u32*>(to) = pack<T>(p[n][2 * r], p[n][2 * r + 1]);
                 *reinterpret_cast<u32*>(to + Pairs::BYTES) = pack<T>(ds[n][2 * r], ds[n][2 * r + 1]);
             }
@@ -141,24 +150,24 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
             for (int step = 0; step < WARPS; step++) {
                 u32 x[4];
                 as_factor<T>(x, ds, step);
-                multiply_down<T, WIDTH, PITCH>(o, x, k, step * 16);
+                multiply_down<T, Lies>(o, x, k, step * 16);
             }
-            put<T, ROWS, WIDTH>(o, scale, scale, staged, first, call.data[DQ] + prepared.origin[t][DQ],
-                                prepared.offset[DQ], call.columns[0]);
+            put<T, Lies>(o, scale, scale, staged, first, prepared.origin[t][DQ],
+                                dq_lines);
         }
         __syncthreads();
         // Sixteen queries by sixteen keys of a tile, turned: lane by lane.
-        const u32 turned = (lane % 8 + lane / 16 * 8) * Pairs::PITCH + (first + lane / 8 % 2 * 8) * 2;
+        const u32 turned = Pairs::at(lane % 8 + lane / 16 * 8, first / 8 + lane / 8 % 2);
         {
             float o[WIDTH / 8][4] = {};
 #pragma unroll
             for (int step = 0; step < WARPS; step++) {
                 u32 x[4];
                 load_transposed(x, p_tile + turned + step * 16 * Pairs::PITCH);
-                multiply_down<T, WIDTH, PITCH>(o, x, dout, step * 16);
+                multiply_down<T, Lies>(o, x, dout, step * 16);
             }
-            put<T, ROWS, WIDTH>(o, 1.0f, 1.0f, staged, first, call.data[DV] + prepared.origin[t][DV],
-                                prepared.offset[DV], call.columns[1]);
+            put<T, Lies>(o, 1.0f, 1.0f, staged, first, prepared.origin[t][DV],
+                                dv_lines);
         }
         {
             float o[WIDTH / 8][4] = {};
@@ -166,10 +175,10 @@ __global__ void __launch_bounds__((KEYS + 15) / 16 * 32) window_backward(const _
             for (int step = 0; step < WARPS; step++) {
                 u32 x[4];
                 load_transposed(x, ds_tile + turned + step * 16 * Pairs::PITCH);
-                multiply_down<T, WIDTH, PITCH>(o, x, q, step * 16);
+                multiply_down<T, Lies>(o, x, q, step * 16);
             }
-            put<T, ROWS, WIDTH>(o, scale, scale, staged, first, call.data[DK] + prepared.origin[t][DK],
-                                prepared.offset[DK], call.columns[0]);
+            put<T, Lies>(o, scale, scale, staged, first, prepared.origin[t][DK],
+                                dk_lines);
         }
         if constexpr (STAGES == 1) {
             __syncthreads();

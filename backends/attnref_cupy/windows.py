@@ -37,29 +37,30 @@ MOST_TOKENS = 64
 WIDTHS = (16, 32, 64, 128)
 """Columns that tiles of tokens may have."""
 
-CHUNK = 64
+CHUNK = 32
 """`CHUNK` of `window.cuh`: windows that a block may have."""
 
 ONCE = 16
-"""Windows of a block up to which all blocks should run at once."""
+"""Windows of a block up to which all blocks should run at once, whatever a walk says."""
 
 ARRAYS = ("q", "k", "v", "out", "dout", "dq", "dk", "dv", "lse", "dlse", "mask")
 """`Source` of `window.cuh`."""
 
 UNITS = {"lse": 4, "dlse": 4, "mask": 1}
-"""Bytes that offsets from a window's origin are counted in, where it is not sixteen."""
+"""Bytes that strides of an array are counted in, where it is not sixteen."""
 
 WINDOW_CALL = np.dtype(
     [
         ("data", [(name, "u8") for name in ARRAYS]),
-        ("strides", "i8", (len(ARRAYS), 5)),
+        ("strides", "i4", (len(ARRAYS), 5)),
         *((name, "u8") for name in ("bias", "scales", "dbias", "dscale")),
-        *((name, "i4") for name in ("bias_kind", "scales_kind")),
+        ("scales_kind", "i4"),
         *((name, "f4") for name in ("scale", "wrap_bias")),
         *((name, "i4") for name in ("shifted", "heads", "batches", "chunk")),
         ("columns", "i4", 2),
         *((name, "i4", AXES) for name in ("window", "shift", "extents", "windows", "runs")),
         *((name, "i4", (AXES, AXES)) for name in ("first", "count")),
+        ("ends", "i4", AXES**AXES),
     ],
     align=True,
 )
@@ -74,24 +75,34 @@ class Walk(NamedTuple):
 
     Attributes:
         stages: Windows in flight.
-        blocks: For each multiprocessor, where they are few enough to run at once.
-        windows: That a block takes where they are not.
+        blocks: That run at once on a multiprocessor.
+        windows: Most that a block takes where not all run at once.
+        turned: Whether chunks of a tile change places, see `Tile` of `window.cuh`.
     """
 
     stages: int
     blocks: int
     windows: int
+    turned: bool = False
 
 
 WALKS = {
     "window_forward": {
-        16: Walk(3, 8, 8), 32: Walk(3, 5, 8), 64: Walk(2, 4, 8), 128: Walk(2, 2, 8),
+        16: Walk(2, 6, 8, True), 32: Walk(2, 5, 8, True), 64: Walk(2, 4, 8, True),
+        128: Walk(2, 2, 8),
     },
     "window_backward": {
-        16: Walk(3, 3, 24), 32: Walk(3, 2, 24), 64: Walk(2, 2, 24), 128: Walk(1, 1, 24),
+        16: Walk(2, 3, 32, True), 32: Walk(2, 3, 32, True), 64: Walk(2, 2, 32, True),
+        128: Walk(1, 2, 32),
     },
 }  # fmt: skip
-"""Kernel to columns of a tile to the walk: first guesses, none tuned on a GPU."""
+"""Kernel to columns of a tile to the walk.
+
+Timed on an H200 with Swin's four stages for heads of 32, and on a map of 28 x 28 for 64 and
+128. Forward, a third stage is worth 2 % on the largest map, and costs 7 % where all blocks
+run at once; a sixth block spills registers. Backward, what counts is that the last blocks
+end together.
+"""
 
 READ = {"window_forward": 3, "window_backward": 5}
 """Arrays of which a kernel copies a tile from each window."""
@@ -200,27 +211,40 @@ class Windows:
 
     def walk(self, name: str) -> Walk | None:
         """Look up how a kernel walks, with as many stages as fit; `None` if none does."""
-        walk = WALKS[name][self.width]
-        for stages in range(walk.stages, 0, -1):
-            if self.shared(name, stages) <= self.chip.shared:
-                return walk._replace(stages=stages)
+        most = WALKS[name][self.width]
+        for stages in range(most.stages, 0, -1):
+            walk = most._replace(stages=stages)
+            if self.shared(name, walk) <= self.chip.shared:
+                return walk
         return None
 
-    def shared(self, name: str, stages: int) -> int:
+    def shared(self, name: str, walk: Walk) -> int:
         """Count the bytes of shared memory of a block."""
         rows = 16 * self.warps
-        tile = rows * (self.width * 2 + 16)
+        tile = rows * (self.width * 2 + (0 if walk.turned else 16))
         pairs = 2 * rows * (rows * 2 + 16) if name == "window_backward" else 0
         sources = len(ARRAYS) if name == "window_backward" else 6
-        return stages * READ[name] * tile + pairs + sources * (8 * CHUNK + 4 * rows) + 4 * rows
+        return walk.stages * READ[name] * tile + pairs + sources * (8 * CHUNK + 4 * rows) + 4 * rows
 
     def grid(self, walk: Walk) -> tuple[int, int]:
-        """Return the windows of a block, and how many parts that makes of the map."""
+        """Return the windows of a block, and how many parts that makes of the map.
+
+        Blocks run in rounds of as many as there is room for, and the last round should be
+        a full one.
+        """
         at_once = self.chip.processors * walk.blocks
-        chunk = max(1, -(-sum(self.boxes) * self.heads // at_once))
-        if chunk > ONCE:
-            chunk = walk.windows
-        return chunk, sum(-(-windows // chunk) for windows in self.boxes)
+        all_windows = sum(self.boxes) * self.heads
+        rounds = 1
+        if all_windows > at_once * max(ONCE, walk.windows):
+            rounds = -(-all_windows // (at_once * walk.windows))
+        chunk = max(1, -(-all_windows // (at_once * rounds)))
+        while chunk < CHUNK and self.parts(chunk) * self.heads > at_once * rounds:
+            chunk += 1
+        return chunk, self.parts(chunk)
+
+    def parts(self, chunk: int) -> int:
+        """Count the parts of a map whose blocks take `chunk` windows, each of one box."""
+        return sum(-(-windows // chunk) for windows in self.boxes)
 
     def arguments(self, chunk: int, arrays: dict[str, Any]) -> Any:
         """Say where tokens lie, who sees whom, and how the walk is cut."""
@@ -230,7 +254,9 @@ class Windows:
         for at, name in enumerate(ARRAYS):
             array = arrays.get(name)
             if array is not None:
-                b, *rest = array.strides
+                unit = UNITS.get(name, 16)
+                steps = zip(array.strides, array.shape, strict=True)
+                b, *rest = (s // unit if n > 1 else 0 for s, n in steps)
                 rest = rest if name in UNITS else rest[:-1]
                 x["data"][name] = pointer(array)
                 x["strides"][at] = (b, *missing, *rest, *((0,) if name == "mask" else ()))
@@ -238,7 +264,6 @@ class Windows:
             array = arrays.get(name)
             if array is not None:
                 x[name] = pointer(array)
-        x["bias_kind"] = _kind(arrays.get("bias"))
         x["scales_kind"] = _kind(arrays.get("scales"))
         x["scale"] = 0.0 if p.scale_per_head else _finite(p.scale)
         x["wrap_bias"] = -inf if p.wrap_bias == -inf else _finite(p.wrap_bias)
@@ -251,12 +276,15 @@ class Windows:
         for axis, runs in enumerate(self.runs):
             x["runs"][axis] = len(runs)
             x["first"][axis, : len(runs)], x["count"][axis, : len(runs)] = zip(*runs, strict=True)
+        x["ends"][: len(self.boxes)] = np.cumsum([-(-n // chunk) for n in self.boxes])
         return x
 
-    def instance(self, name: str, stages: int, *flags: bool) -> Kernel:
+    def instance(self, name: str, walk: Walk, *flags: bool) -> Kernel:
         """Name the instance of a kernel that this call needs."""
-        constants = (TYPES[self.problem.dtype], self.width, self.keys, stages)
-        return kernel(f"{name}.cu", name, *constants, self.problem.key_mask is not None, *flags)
+        p = self.problem
+        constants = (TYPES[p.dtype], self.width, self.keys, walk.stages, walk.blocks, walk.turned)
+        bias = "none" if p.bias is None else TYPES[p.bias.dtype.name]
+        return kernel(f"{name}.cu", name, *constants, bias, p.key_mask is not None, *flags)
 
 
 def _finite(x: Any) -> float:
@@ -281,16 +309,16 @@ def windows_of(problem: WindowProblem) -> Windows | None:
 
 
 def _reaches(x: Any) -> bool:
-    """Tell whether places of one map are within reach of 32 bits."""
+    """Tell whether places of one map, and the next map, are within reach of 32 bits."""
     far = sum(abs(s) * (n - 1) for s, n in zip(x.strides[1:-2], x.shape[1:-2], strict=True))
-    return far // 16 < 2**31
+    return max(far, abs(x.strides[0]) if len(x) > 1 else 0) // 16 < 2**31
 
 
 def key_of(problem: WindowProblem) -> tuple[Any, ...]:
     """Return everything that a call depends on, but where its arrays are and what is in them."""
     p, form = problem, replay.form
-    arrays = (p.q, p.k, p.v, p.bias, p.key_mask, p.scale)
-    asked = (p.window, p.shift, p.wrap_bias, p.with_lse, p.with_gradients, p.qkv is None)
+    arrays = (p.q, p.k, p.v, p.bias, p.key_mask, p.scale, p.qkv)
+    asked = (p.window, p.shift, p.wrap_bias, p.with_lse, p.with_gradients)
     return (*map(form, arrays), *asked)
 
 
@@ -332,11 +360,11 @@ def forward_launch(call: Windows, out: Any, lse: Any) -> Launch:
     arrays = {"q": call.q, "k": call.k, "v": call.v, "out": out, "lse": lse}
     told = call.arguments(chunk, arrays)
     return Launch(
-        call.instance("window_forward", walk.stages),
+        call.instance("window_forward", walk),
         parts * call.heads,
         32 * call.warps,
         (told,),
-        call.shared("window_forward", walk.stages),
+        call.shared("window_forward", walk),
     )
 
 
@@ -421,11 +449,11 @@ def backward_launches(call: Windows, arrays: dict[str, Any], sums: dict[str, Any
     flags = ("dbias" in sums, "dscale" in sums)
     launches = [
         Launch(
-            call.instance("window_backward", walk.stages, *flags),
+            call.instance("window_backward", walk, *flags),
             parts * call.heads,
             32 * call.warps,
             (told,),
-            call.shared("window_backward", walk.stages),
+            call.shared("window_backward", walk),
         )
     ]
     added = [name for name in ("dbias", "dscale") if name in sums]

@@ -12,7 +12,7 @@ from attnref_cupy.windows import WALKS, WIDTHS, WINDOW_CALL
 
 CHIPS = ("sm_80", "sm_90a", "sm_100a")
 
-FEW_BYTES = 32
+FEW_BYTES = 48
 """Beside the thousand that a thread's registers hold."""
 
 FLAGS = {"window_forward": (), "window_backward": (True, False)}
@@ -20,7 +20,8 @@ FLAGS = {"window_forward": (), "window_backward": (True, False)}
 
 
 def instance(name: str, width: int, keys: int, *flags: bool) -> Kernel:
-    constants = ("bf16", width, keys, WALKS[name][width].stages)
+    walk = WALKS[name][width]
+    constants = ("bf16", width, keys, walk.stages, walk.blocks, walk.turned, "bf16")
     return kernel(f"{name}.cu", name, *constants, False, *flags)
 
 
@@ -42,9 +43,9 @@ def test_windows_of_seven_by_seven_compile(
 @pytest.mark.parametrize(
     "told",
     [
-        ("window_forward", "f16", 32, 64, 3, True),
-        ("window_backward", "f16", 32, 64, 2, True, True, True),
-        ("window_backward", "f16", 16, 8, 1, True, False, True),
+        ("window_forward", "f16", 32, 64, 3, 4, False, "float", True),
+        ("window_backward", "f16", 32, 64, 2, 2, True, "double", True, True, True),
+        ("window_backward", "f16", 16, 8, 1, 3, True, "none", True, False, True),
     ],
 )
 def test_every_option_compiles(told: tuple[Any, ...], chip: str) -> None:

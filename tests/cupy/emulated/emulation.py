@@ -1,4 +1,4 @@
-"""Runs the kernels of `attnref_cupy` on a CPU: a C++ compiler takes them, `mma.cuh` aside."""
+"""Runs the kernels of `attnref_cupy` on a CPU: a C++ compiler takes them, instructions aside."""
 
 import ctypes
 import hashlib
@@ -23,7 +23,8 @@ COMMAND = ("g++", "-std=c++20", "-O2", "-fPIC", "-shared", "-w", "-ffp-contract=
 @cache
 def library(kernel: Kernel) -> Any:
     """Compile a kernel, unless these very sources were compiled before."""
-    sources = {**compiling.sources(), "mma.cuh": (HERE / "mma.cuh").read_text(encoding="utf-8")}
+    ours = {path.name: path.read_text(encoding="utf-8") for path in HERE.glob("*.cuh")}
+    sources = {**compiling.sources(), **ours}
     sources["this.cpp"] = (
         f'#include "{kernel.file}"\n'
         'extern "C" void run(int grid, int threads, int shared, void** arguments) {\n'

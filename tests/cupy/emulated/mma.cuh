@@ -89,7 +89,7 @@ constexpr int STACK = 1 << 18;
 
 inline bool eager = std::getenv("EAGER") != nullptr;
 inline std::vector<Fiber> fibers;
-inline std::vector<Meeting> warps;
+inline std::vector<Meeting> warps, groups;
 inline Meeting block;
 inline ucontext_t scheduler;
 inline int current = 0;
@@ -137,6 +137,7 @@ inline void start() {
 inline void run_block(int threads) {
     if (int(fibers.size()) < threads) fibers.resize(threads);
     warps.assign((threads + 31) / 32, {});
+    groups.assign((threads + 127) / 128, {});
     exchanges.resize((threads + 31) / 32);
     block = {};
     alive = threads;
@@ -159,6 +160,7 @@ inline void run_block(int threads) {
             while (moved) {
                 const Meeting before = block;
                 const unsigned round = warps[warp].round;
+                const Meeting group = groups[warp / 4];
                 const int living = alive;
                 for (int n = warp * 32; n < std::min(threads, warp * 32 + 32); n++) {
                     if (fibers[n].done) continue;
@@ -167,7 +169,9 @@ inline void run_block(int threads) {
                     swapcontext(&scheduler, &fibers[n].context);
                 }
                 moved = warps[warp].round != round || alive != living ||
-                        block.arrived != before.arrived || block.round != before.round;
+                        block.arrived != before.arrived || block.round != before.round ||
+                        groups[warp / 4].arrived != group.arrived ||
+                        groups[warp / 4].round != group.round;
             }
         }
     }
@@ -176,7 +180,7 @@ inline void run_block(int threads) {
 template <typename... P, std::size_t... I>
 void launch(void (*kernel)(P...), int grid, int threads, int shared, void** arguments,
             std::index_sequence<I...>) {
-    memory.assign(shared + 128, 0xff);
+    memory.assign(shared + 1024, 0xff);
     grid_size.x = grid;
     block_size.x = threads;
     body = [=] { kernel(*static_cast<P*>(arguments[I])...); };
@@ -312,9 +316,11 @@ DEVICE double narrow<double>(double x) {
 
 DEVICE float exp2_of(float x) { return std::exp2(x); }
 
+DEVICE float log2_of(float x) { return std::log2(x); }
+
 DEVICE unsigned char* shared_memory() {
     return reinterpret_cast<unsigned char*>(
-        (reinterpret_cast<std::uintptr_t>(emulator::memory.data()) + 127) / 128 * 128);
+        (reinterpret_cast<std::uintptr_t>(emulator::memory.data()) + 1023) / 1024 * 1024);
 }
 DEVICE u32 shared_address(const void* pointer) {
     return u32(static_cast<const unsigned char*>(pointer) - shared_memory());
@@ -383,6 +389,9 @@ inline void copy_sixteen(u32 to, const void* from, bool real) {
         emulator::fibers[emulator::current].open.push_back(copy);
     }
 }
+inline void copy_sixteen_if(bool any, u32 to, const void* from) {
+    if (any) copy_sixteen(to, from, true);
+}
 inline void end_group() {
     emulator::Fiber& f = emulator::fibers[emulator::current];
     f.groups.push_back(std::move(f.open));
@@ -394,6 +403,8 @@ void wait_groups() {
     for (; int(groups.size()) > N; groups.pop_front())
         for (const auto& copy : groups.front()) copy.run();
 }
+
+inline void write_sixteen(void* to, uint4 x) { std::memcpy(to, &x, 16); }
 
 DEVICE float quad_max(float x) {
     x = std::fmax(x, __shfl_xor_sync(~0u, x, 1));

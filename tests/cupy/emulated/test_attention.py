@@ -6,7 +6,9 @@ from typing import Any
 import cupy
 import numpy as np
 import pytest
-from attnref_cupy import CupyBackend
+from attnref_cupy import CupyBackend, replay
+from attnref_cupy import call as calls
+from attnref_cupy.machine import HOPPER, Chip
 
 import attnref
 from attnref import normalize
@@ -99,6 +101,14 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cupy, "empty", poisoned)
 
 
+@pytest.fixture(params=[HOPPER, (8, 0)], ids=["warpgroups", "warps"])
+def chip(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multiply as Hopper does, and as all chips do."""
+    monkeypatch.setattr(calls, "chip_of", lambda _: Chip(request.param, 4, 232448))
+    replay._recipes.clear()
+
+
+@pytest.mark.usefixtures("chip")
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(("D", "Dv"), [(64, 64), (20, 27), (128, 96)])
 def test_dense_results_are_the_reference_s(name: str, D: int, Dv: int) -> None:
@@ -110,6 +120,7 @@ def test_dense_results_are_the_reference_s(name: str, D: int, Dv: int) -> None:
     judge("attention", given, {n: drawn(rng, n, x) for n, x in CASES[name].items()})
 
 
+@pytest.mark.usefixtures("chip")
 @pytest.mark.parametrize(
     "options",
     [

@@ -61,9 +61,13 @@ def packed(seed: int) -> Any:
     return replace(normalize.attention_varlen(q, k, v, starts, starts), with_gradients=True)
 
 
-def windowed(seed: int, shift: int = 2, columns: int = 16, **options: Any) -> Any:
-    """Describe window attention on a packed projection."""
+def windowed(
+    seed: int, shift: int = 2, columns: int = 16, apart: bool = False, **options: Any
+) -> Any:
+    """Describe window attention on a packed projection, whose thirds may lie far apart."""
     qkv, bias = draw(seed, 2, 8, 8, 3, 2, columns), draw(seed + 1, 2, 16, 16)
+    if apart:  # and each as it lies otherwise
+        qkv = draw(seed, 3, 2, 8, 8, 3, 2, columns)[..., 0, :, :].transpose(1, 2, 3, 0, 4, 5)
     problem = normalize.window_attention_qkv(qkv, window=4, shift=shift, bias=bias, **options)
     return replace(problem, with_gradients=True)
 
@@ -82,6 +86,7 @@ FORMS: dict[str, Problems] = {
     "dense-float32": lambda n: dense(n, "float32"),
     "packed": packed,
     "windows": windowed,
+    "windows-apart": lambda n: windowed(n, apart=True),
     "windows-scaled": scaled,
 }
 
@@ -150,6 +155,7 @@ DIFFERENT: dict[str, Any] = {
     "windows-scale": lambda: windowed(0, scale=0.5),
     "windows-columns": lambda: windowed(0, columns=24),
     "three-arrays": lambda: replace(windowed(0), qkv=None),
+    "projections-apart": lambda: windowed(0, apart=True),
 }
 
 

@@ -1,7 +1,7 @@
 """Window attention's kernels, on a CPU, mean what the reference means; and how walks are cut."""
 
 from dataclasses import replace
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import cupy
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from attnref_cupy import CupyBackend, windows
 from attnref_cupy.machine import Chip
-from attnref_cupy.windows import runs_of, windows_of
+from attnref_cupy.windows import WALKS, runs_of, windows_of
 
 import attnref
 from attnref import normalize
@@ -112,6 +112,25 @@ def test_windows_wait_for_fewer_others_where_memory_is_short() -> None:
         for n in (232448, 101376, 16384)
     ]  # fmt: skip
     assert [walk and walk.stages for walk in walks] == [2, 1, None]
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+@pytest.mark.parametrize("name", WALKS)
+@pytest.mark.parametrize(("G", "heads"), [(56, 3), (28, 6), (14, 12), (7, 24), (3, 1)])
+def test_blocks_fill_their_rounds(G: int, heads: int, name: str, shift: int) -> None:
+    """As many blocks as run at once, or nearly so, once or several times; none has too much."""
+    qkv = cupy.empty((128, 1, 1, 3, heads, 32), np.float16)
+    qkv = np.lib.stride_tricks.as_strided(qkv, (128, G, G, *qkv.shape[3:])).view(cupy.ndarray)
+    problem = normalize.window_attention_qkv(qkv, window=7, shift=shift if G > 7 else 0)
+    parts = {"q": problem.q, "k": problem.k, "v": problem.v}
+    call = windows.Windows(problem=problem, **parts, chip=Chip((9, 0), 132, 232448))
+    walk = call.walk(name)
+    assert walk is not None
+    chunk, count = call.grid(walk)
+    assert chunk <= windows.CHUNK
+    assert count * chunk >= sum(call.boxes)
+    rounds = count * heads / (132 * walk.blocks)
+    assert rounds <= 1 or rounds > 0.85 * ceil(rounds)
 
 
 @pytest.mark.parametrize("window", [(5,), (3, 2), (2, 3, 2)])

@@ -96,29 +96,42 @@ def test_float64_leaves_tensor_cores() -> None:
     assert plan.precision(call_of(64, bias=bias)) == "double"
 
 
-def test_a_backward_pass_on_tensor_cores_is_for_halves_without_a_bias() -> None:
-    """A bias, whose gradient is summed apart, heads above 128 and float32 take the wide kernels."""
-    bias = np.zeros((1, 1, 130, 130), "float32")
-    kept = [call_of(D) for D in (1, 40, 96, 128)]
-    wide = [call_of(129), call_of(64, "float32"), call_of(64, bias=bias)]
+def test_a_backward_pass_on_tensor_cores_is_for_halves() -> None:
+    """Heads above 128, a bias in float64 and float32 take the wide kernels."""
+    single, double = (np.zeros((1, 1, 130, 130), name) for name in ("float32", "float64"))
+    kept = [*(call_of(D) for D in (1, 40, 96, 128)), call_of(64, bias=single)]
+    wide = [call_of(129), call_of(64, "float32"), call_of(64, bias=double)]
     assert {cut.kernel.file for call in kept for cut in plan.backward(call)} == {"backward.cu"}
     assert {cut.kernel.file for call in wide for cut in plan.backward(call)} == {"wide_backward.cu"}
 
 
+OPTIONS: tuple[dict[str, object], ...] = ({}, {"softcap": 1.0})
+
+
+@pytest.mark.parametrize("groups", [False, True])
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("D", [32, 64, 96, 128])
-def test_blocks_share_what_a_tiling_says(D: int) -> None:
+def test_blocks_share_what_a_tiling_says(D: int, options: dict[str, object], groups: bool) -> None:
     """As many blocks as registers are meant for have shared memory, too, on Hopper."""
-    call, kilobyte = call_of(D), 1024
-    for walk, cut in zip(("queries", "keys"), plan.backward(call), strict=True):
+    call, kilobyte = call_of(D, groups=groups, **options), 1024
+    cuts = (plan.forward(call), *plan.backward(call))
+    for walk, cut in zip(("forward", "queries", "keys"), cuts, strict=True):
         tiling = plan.tiling_of(walk, call)
         assert cut.length == tiling.rows
         assert cut.threads == 32 * tiling.warps
         assert tiling.blocks * (cut.shared + kilobyte) <= 228 * kilobyte
+        assert cut.kernel.chip == ("sm_90a" if groups and D > 32 else None)
 
 
+@pytest.mark.parametrize(
+    "tables", [plan.TILINGS, plan.OPTIONED, plan.GROUPED, plan.GROUPED_OPTIONED]
+)
 @pytest.mark.parametrize("walk", plan.TILINGS)
-def test_tilings_divide(walk: str) -> None:
+def test_tilings_divide(walk: str, tables: dict[str, dict[int, plan.Tiling]]) -> None:
     """Strips divide tiles, in sixteens, and a block reads the numbers of a tile at once."""
-    for tiling in plan.TILINGS[walk].values():
+    for tiling in tables[walk].values():
         assert tiling.tile % tiling.strip == tiling.strip % 16 == 0
         assert walk != "keys" or 2 * tiling.tile <= 32 * tiling.warps
+        if tiling.groups:
+            assert (tiling.own, tiling.warps % 4, tiling.held) == (1, 0, False)
+            assert tiling.strip == tiling.tile
