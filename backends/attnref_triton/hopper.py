@@ -155,6 +155,10 @@ def _about_tables(p: AttentionProblem) -> Iterator[Reason]:
             yield Reason("strides", f"rows of the {name} do not begin at sixteen bytes", name)
         elif x.stride(-1) != 1:
             yield Reason("strides", f"columns of the {name} are not adjacent", name)
+        if p.window[0] is not None:
+            yield Reason("window", f"a bound on the left beside a {name} is not tried yet", name)
+        if p.softcap is not None:
+            yield Reason("softcap", f"a softcap beside a {name} is not tried yet", "softcap")
         if max(p.sizes.D, p.sizes.Dv) > max(DENSE_TABLED)[0]:
             said = f"there is a {name}, and no room for it beside {p.sizes.D} columns"
             yield Reason("head-size", said, name, max(DENSE_TABLED)[0])

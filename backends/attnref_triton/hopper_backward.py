@@ -32,6 +32,11 @@ call to call; those of `dk` and `dv` do not.
 `lse` out in rows padded to whole tiles, where a row past the end or one that sees nobody has
 an infinite `lse` and hence no weights, and clears the buffer; `scale_kernel` brings `dq` from
 the buffer to where it is due.
+
+**Lengths** are known to the device only. What lies past one may be anything, NaN included, and
+no weight of zero silences that (C4). So `rows_kernel` copies the last queries of an entry, with
+zeros behind them, and that copy is what `produce` takes; keys are cleared where they lie in
+shared memory. Heads of more than 128 columns are for `hopper_wide`.
 """
 
 import triton

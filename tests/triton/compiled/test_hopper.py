@@ -284,6 +284,14 @@ def problem(**changes: Any) -> Any:
         ({"softcap": 257.0}, "a softcap of 257.0 is above 256.0"),
         ({"mask": torch.ones(1, 256, dtype=torch.bool)}, "rows of the mask do not begin"),
         ({"bias": torch.ones(256, 256)}, "the bias is torch.float32"),
+        (
+            {"bias": torch.ones(256, 256).half(), "window": (9, 0)},
+            "a bound on the left beside a bias is not tried yet",
+        ),
+        (
+            {"mask": torch.ones(256, 256).bool(), "softcap": 9.0},
+            "a softcap beside a mask is not tried yet",
+        ),
         ({"mask": torch.ones(256, 256).bool(), "bias": torch.ones(256, 256)}, "room for one"),
         (
             {n: torch.zeros(1, 2, 256, 256).half() for n in ("q", "k", "v", "bias")},
@@ -295,7 +303,20 @@ def problem(**changes: Any) -> Any:
         ({"v": torch.zeros(1, 2, 256, 264, dtype=torch.bfloat16)}, "Dv = 264"),
         ({n: torch.zeros(1, 2, 256, 64) for n in "qkv"}, "float32 is no half precision"),
     ],
-    ids=["cap", "line", "bias", "both", "wide", "few", "broadcast", "scale", "columns", "float32"],
+    ids=[
+        "cap",
+        "line",
+        "bias",
+        "left",
+        "capped",
+        "both",
+        "wide",
+        "few",
+        "broadcast",
+        "scale",
+        "columns",
+        "float32",
+    ],
 )
 def test_what_the_path_does_not_take_is_told(changes: dict[str, Any], said: str) -> None:
     assert [] == hopper.reasons(problem(), CHIP)
