@@ -339,8 +339,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 ds[x][c][e] = s[x][c][e] * (ds[x][c][e] - delta[x][e / 2]);
             });
             if (MASKED || sight == Sight::SOME) {
-                const Given<typename mask_of<MASKED>::type, M, STRIP, false> mask(a, a.mask, b, head,
-                                                                                  i0, j0);
+                using Mask = Given<typename mask_of<MASKED>::type, M, STRIP, false>;
+                const Mask mask(a, a.mask, b, head, i0, j0);
                 each_pair<M, STRIP>(i0, j0, [&](int x, int c, int e, int i, int j) {
                     if (!sees(band, i, j) || !mask.truth(x, c, e)) ds[x][c][e] = 0.0f;
                 });
@@ -366,7 +366,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     }
     wait_groups<0>();
     __syncthreads();
-    write_rows<T, M, COLUMNS, ROWS>(sum, float(a.scale), memory, warp_row, a.dq, b, head, q_side, first, a.D);
+    write_rows<T, M, COLUMNS, ROWS>(sum, float(a.scale), memory, warp_row, a.dq, b, head, q_side,
+                                    first, a.D);
 }
 
 template <typename T, int COLUMNS, int M, int WARPS, int TILE, int STRIP, bool HELD, int BLOCKS,
@@ -475,15 +476,17 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
                 weighing.weigh(s[x][c][e], slope[x][CAPPED ? c : 0][e], of_row,
                                bias.number(x, c, e));
             });
-            const bool ragged = MASKED || sight == Sight::SOME;
-            if (ragged) {
-                const Given<typename mask_of<MASKED>::type, M, STRIP, true> mask(a, a.mask, b, head,
-                                                                                 i0, j0);
+            // By selection: a weight or gradient of what nobody sees may be anything.
+            const auto hide = [&](float (&w)[M][STRIP / 8][4]) {
+                if (!MASKED && sight == Sight::ALL) return;
+                using Mask = Given<typename mask_of<MASKED>::type, M, STRIP, true>;
+                const Mask mask(a, a.mask, b, head, i0, j0);
                 each_pair_by_key<M, STRIP>(level, i0, j0,
                                            [&](int x, int c, int e, float, int i, int j) {
-                    if (!sees(band, i, j) || !mask.truth(x, c, e)) s[x][c][e] = 0.0f;
+                    if (!sees(band, i, j) || !mask.truth(x, c, e)) w[x][c][e] = 0.0f;
                 });
-            }
+            };
+            hide(s);
             if constexpr (GROUPS) {
                 u32 w[STRIP / 16][4];
                 pack_all<T>(w, s[0]);
@@ -495,15 +498,12 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
             } else {
                 add_product<T>(sum_v, s, dout, strip);
             }
-            each_pair_by_key<M, STRIP>(level + TILE, i0, j0, [&](int x, int c, int e, float of_row, int, int) {
+            each_pair_by_key<M, STRIP>(level + TILE, i0, j0,
+                                       [&](int x, int c, int e, float of_row, int, int) {
                 ds[x][c][e] = s[x][c][e] * (ds[x][c][e] - of_row);
                 if (CAPPED) weighing.bend_back(ds[x][c][e], slope[x][CAPPED ? c : 0][e]);
             });
-            if (ragged) {  // by selection: a gradient of what nobody sees may be anything
-                each_pair_by_key<M, STRIP>(level, i0, j0, [&](int x, int c, int e, float, int, int) {
-                    if (s[x][c][e] == 0.0f) ds[x][c][e] = 0.0f;
-                });
-            }
+            hide(ds);
             if constexpr (GROUPS) {
                 u32 w[STRIP / 16][4];
                 pack_all<T>(w, ds[0]);
@@ -520,8 +520,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS)
     }
     wait_groups<0>();
     __syncthreads();
-    write_rows<T, M, COLUMNS, ROWS>(sum_k, float(a.scale), memory, warp_row, a.dk, b, seat.head, k_side,
-                                    first, a.D);
+    write_rows<T, M, COLUMNS, ROWS>(sum_k, float(a.scale), memory, warp_row, a.dk, b, seat.head,
+                                    k_side, first, a.D);
     write_rows<T, M, COLUMNS, ROWS>(sum_v, 1.0f, memory + OWNED / 2, warp_row, a.dv, b, seat.head,
                                     k_side, first, a.DV);
 }

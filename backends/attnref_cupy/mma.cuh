@@ -2,8 +2,8 @@
 //
 // Everything here is one instruction, or a handful, written as PTX, so that no header of a
 // toolkit is needed: NVRTC compiles these files by itself. Nothing else in the package is
-// PTX, which is also why the kernels can be run on a CPU: the tests put another file of this
-// name in the place of this one.
+// PTX, but `warpgroup.cuh`, which is also why the kernels can be run on a CPU: the tests put
+// other files of these names in their places.
 //
 // A warp holds matrices as the instructions want them, see the PTX manual, "Matrix Fragments
 // for mma.m16n8k16". With `g = lane / 4` and `t = lane % 4`:
@@ -149,10 +149,10 @@ DEVICE void copy_sixteen(u32 to, const void* from, bool real) {
 }
 // The same, where there is anything to copy; what is there stays otherwise.
 DEVICE void copy_sixteen_if(bool any, u32 to, const void* from) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %2, 0; @p cp.async.cg.shared.global [%0], [%1], 16; }" ::"r"(to),
-        "l"(from), "r"(int(any))
-        : "memory");
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %2, 0; "
+                 "@p cp.async.cg.shared.global [%0], [%1], 16; }" ::"r"(to),
+                 "l"(from), "r"(int(any))
+                 : "memory");
 }
 // The copies since the last call become one group.
 DEVICE void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }

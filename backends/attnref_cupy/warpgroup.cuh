@@ -48,6 +48,8 @@ DEVICE void multiply_rows(float (&c)[TILES][4], u64 a, u64 b, bool add);
 template <typename T, int TILES>
 DEVICE void multiply_columns(float (&c)[TILES][4], const u32 (&a)[4], u64 b);
 
+// Operands are numbered: those of `c` come first, eight to an `L`, and `BOTH` is told the five after
+// them. For each N, the columns of `c`: what `plan.py` has as tiles, and heads.
 // clang-format off
 #define C4(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
 #define C8(n) C4(n), C4(n + 1)
@@ -62,23 +64,23 @@ DEVICE void multiply_columns(float (&c)[TILES][4], const u32 (&a)[4], u64 b);
 #define L8 "%64, %65, %66, %67, %68, %69, %70, %71"
 #define L9 "%72, %73, %74, %75, %76, %77, %78, %79"
 #define L10 "%80, %81, %82, %83, %84, %85, %86, %87"
-#define PRODUCTS(T, NAME, N, X0, X1, X2, X3, X4)                                      \
+#define PRODUCTS(T, NAME, N, X0, X1, X2, X3, X4)                                                   \
     template <>                                                                                    \
     DEVICE void multiply_rows<T, N / 8>(float (&c)[N / 8][4], u64 a, u64 b, bool add) {            \
         asm volatile("{ .reg .pred p; setp.ne.b32 p, %" #X2 ", 0; "                                \
                      "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME               \
-                     " {" LIST##N "}, %" #X0 ", %" #X1 ", p, 1, 1, 0, 0; }"                           \
-                     : LANES##N : "l"(a), "l"(b), "r"(int(add)));                                     \
+                     " {" LIST##N "}, %" #X0 ", %" #X1 ", p, 1, 1, 0, 0; }"                        \
+                     : LANES##N : "l"(a), "l"(b), "r"(int(add)));                                  \
     }                                                                                              \
     template <>                                                                                    \
     DEVICE void multiply_columns<T, N / 8>(float (&c)[N / 8][4], const u32 (&a)[4], u64 b) {       \
         asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME               \
-                     " {" LIST##N "}, {%" #X0 ", %" #X1 ", %" #X2 ", %" #X3 "}, %" #X4                \
+                     " {" LIST##N "}, {%" #X0 ", %" #X1 ", %" #X2 ", %" #X3 "}, %" #X4             \
                      ", 1, 1, 1, 1;"                                                               \
-                     : LANES##N : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                \
+                     : LANES##N : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));             \
     }
-#define BOTH(N, X0, X1, X2, X3, X4)               \
-    PRODUCTS(f16, "f16", N, X0, X1, X2, X3, X4)   \
+#define BOTH(N, X0, X1, X2, X3, X4)                                                                \
+    PRODUCTS(f16, "f16", N, X0, X1, X2, X3, X4)                                                    \
     PRODUCTS(bf16, "bf16", N, X0, X1, X2, X3, X4)
 #define LANES48 C8(0), C8(2), C8(4)
 #define LIST48 L0 ", " L1 ", " L2
