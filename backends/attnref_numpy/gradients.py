@@ -17,9 +17,9 @@ from attnref.problem import AttentionGradients, AttentionProblem, Result, Varlen
 
 from .blocks import Block, stacked, strips
 from .mild import is_mild
-from .precision import compute_dtype, finite, ready, rounded, widened, zeros
+from .precision import compute_dtype, finite, ready, rounded, zeros
 from .rows import LOG2E, Finished, Known, known
-from .scores import scored
+from .scores import bias_of, scored
 from .sequences import Call, Head, Place, call_of, four_axes, heads_first, part, taken
 from .threads import spread
 
@@ -228,9 +228,7 @@ def weigh_tile(
     """
     P, dS = (room[: len(k) * len(strip.q)].reshape(len(k), len(strip.q)).T for room in rooms)
     np.matmul(k, strip.q.T, out=P.T)
-    bias = head.bias
-    if bias is not None:
-        bias = widened(part(bias, slice(None), tile.rows, tile.keys), head.dtype)
+    bias = bias_of(head, tile)
     scale = None if strip.mild else head.scale
     scores = scored(P.reshape(len(head.q), -1, len(k)), scale, head.softcap, bias, tile.visible)
     P = stacked(scores.s)

@@ -48,10 +48,14 @@ def head_scores(
     products = None if room is None else room[: len(q) * len(k)].reshape(len(q), len(k))
     products = np.matmul(q, k.mT, out=products)
     s = products.reshape(group, n, products.shape[-1])
-    bias = head.bias
-    if bias is not None:
-        bias = widened(part(bias, slice(None), block.rows, block.keys), head.dtype)
-    return scored(s, scale, head.softcap, bias, block.visible, block.ragged)
+    return scored(s, scale, head.softcap, bias_of(head, block), block.visible, block.ragged)
+
+
+def bias_of(head: Head, block: Block) -> Float[np.ndarray, "#group #rows #keys"] | None:
+    """Bring a block's part of the bias to the compute dtype."""
+    if head.bias is None:
+        return None
+    return widened(part(head.bias, slice(None), block.rows, block.keys), head.dtype)
 
 
 def scored(

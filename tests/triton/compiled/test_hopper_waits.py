@@ -132,7 +132,7 @@ def kernel(pid: threading.local, written: Counter[tuple[int, ...]]) -> dict[str,
         static_range = range
 
     language = Language()
-    language.atomic_add = atomic_add  # type: ignore[assignment]
+    language.atomic_add = atomic_add  # type: ignore[assignment]  # stands in for the device's
     for name, choose in {"maximum": max, "minimum": min}.items():
         setattr(language, name, lambda x, y, f=choose: TILE if is_tile(x, y) else f(x, y))
 
@@ -189,7 +189,7 @@ def attend(
         pid.value = program
         try:
             space[name](*words)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # the caller fails with it
             failed.append((program, name, error))
 
     for program in range(programs):
