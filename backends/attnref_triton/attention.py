@@ -8,12 +8,13 @@ import torch
 import triton
 
 from attnref.problem import AttentionGradients, AttentionProblem, Result, VarlenProblem
-from attnref_triton import hopper, replay
+from attnref_triton import replay
 from attnref_triton.arguments import common, of_sinks, rows_like, table, tokens
 from attnref_triton.backward import keys_kernel, queries_kernel
 from attnref_triton.call import Call, broadcast, call_of, in_eights
 from attnref_triton.chips import chip_of
 from attnref_triton.forward import forward_kernel, merge_parts_kernel
+from attnref_triton.hopper import calls, launch_backward, launch_forward
 from attnref_triton.launch import Launch
 from attnref_triton.layout import EIGHT, columns_in_eights, empty_as, room_for, settle
 from attnref_triton.plan import Plan, block, plan_of, tiles_of, tiles_to_cover
@@ -40,11 +41,11 @@ def forward(
     """Attend; with the kernel for Hopper, if the call may and can take that path."""
     call = call_of(problem, precision)
     chip = chip_of(problem.q.device)
-    taken = path and not hopper.reasons(problem, chip)
+    taken = path and not calls.reasons(problem, chip)
     out = empty_as(problem.q, problem.v.shape[-1])
     buffers = {"out": room_for(out), "lse": rows_like(call)}
     if taken:
-        ready = iter(hopper.launches_of(call, buffers, chip))
+        ready = iter(launch_forward.launches_of(call, buffers, chip))
     else:
         plan = plan_of(call)
         if plan.parts > 1:
@@ -52,7 +53,7 @@ def forward(
                 buffers[f"part_{name}"] = x.new_empty((plan.parts, *x.shape), dtype=torch.float32)
         ready = forward_launches(call, plan, buffers)
     launches = [(launch, launch.run()) for launch in ready]
-    if buffers["out"] is out and call.takes(problem) and not hopper.capturing():
+    if buffers["out"] is out and call.takes(problem) and not calls.capturing():
         replay.keep(replay.key_of(problem, (precision, path)), buffers, launches)
     return Result(settle(out, buffers["out"]), buffers["lse"])
 
@@ -148,15 +149,15 @@ def backward(
     due = [empty_as(x) for x in (problem.q, problem.k, problem.v)]
     dq, dk, dv = (room_for(x) for x in due)
     out, dout = columns_in_eights(result.out), columns_in_eights(dout)
-    if path and not hopper.reasons_backward(problem, chip_of(problem.q.device)):
+    if path and not calls.reasons_backward(problem, chip_of(problem.q.device)):
         if 0 in dout.stride():
             dout = dout.contiguous()
-        steps = hopper.backward_launches(call, out, lse, dout, dlse, (dq, dk, dv), dsinks)
+        steps = launch_backward.launches_of(call, out, lse, dout, dlse, (dq, dk, dv), dsinks)
         launches = [(launch, launch.run()) for launch in steps]
         as_given = call.takes(problem) and out is given["out"] and dout is given["dout"]
         if as_given and all(x is y for x, y in zip((dq, dk, dv), due, strict=True)):
             rooms = {"dq": dq, "dk": dk, "dv": dv, "dsinks": dsinks}
-            rooms |= {name: launches[0][0].arguments[name] for name in hopper.ROOMS}
+            rooms |= {name: launches[0][0].arguments[name] for name in launch_backward.ROOMS}
             buffers = {name: x for name, x in rooms.items() if x is not None}
             replay.keep(gradients_key(problem, given, precision), buffers, launches)
         dq, dk, dv = map(settle, due, (dq, dk, dv))

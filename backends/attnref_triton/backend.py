@@ -146,11 +146,11 @@ class TritonBackend:
         """Say whether a call takes the Hopper path, and if not, why; nothing on other chips."""
         if not isinstance(problem, AttentionProblem | VarlenProblem) or interpreted():
             return []
-        from attnref_triton import hopper  # loads Triton
         from attnref_triton.chips import chip_of
+        from attnref_triton.hopper.calls import remarks  # loads Triton
 
         chip = chip_of(problem.q.device)
-        return hopper.remarks(problem, chip) if self.hopper and chip.capability == 9 else []
+        return remarks(problem, chip) if self.hopper and chip.capability == 9 else []
 
     def _dtypes(self) -> tuple[str, ...]:
         return tuple(d for d in DTYPES if d != "bfloat16" or not interpreted())

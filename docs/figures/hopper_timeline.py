@@ -84,7 +84,7 @@ def marked(source: str) -> str:
 
 def marked_kernel() -> Any:
     """Load the copy of the kernel; Triton reads its source from a file."""
-    spec = find_spec("attnref_triton.hopper_forward")
+    spec = find_spec("attnref_triton.hopper.forward")
     assert spec is not None and spec.origin is not None
     source = marked(Path(spec.origin).read_text(encoding="utf-8"))
     with tempfile.NamedTemporaryFile("w", suffix=".py", delete=False, encoding="utf-8") as file:
@@ -144,7 +144,7 @@ def launch_of(D: int, device: str, chip: Any = None) -> Any:
     import torch
 
     from attnref import normalize
-    from attnref_triton import hopper
+    from attnref_triton.hopper import launch_forward
     from attnref_triton.call import call_of
     from attnref_triton.chips import chip_of
 
@@ -152,7 +152,7 @@ def launch_of(D: int, device: str, chip: Any = None) -> Any:
     q, k, v = (torch.randn(shape, device=device).to(torch.bfloat16) for _ in range(3))
     call = call_of(normalize.attention(q, k, v))
     buffers = {"out": torch.empty_like(q), "lse": torch.empty(shape[:-1], device=device)}
-    (launch,) = hopper.launches_of(call, buffers, chip or chip_of(q.device))
+    (launch,) = launch_forward.launches_of(call, buffers, chip or chip_of(q.device))
     return launch
 
 

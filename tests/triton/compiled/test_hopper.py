@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from attnref_triton import TritonBackend, chips, hopper
+from attnref_triton import TritonBackend, chips
 from attnref_triton.call import call_of
+from attnref_triton.hopper import calls, launch_forward, schedule
 from attnref_triton.launch import Launch
 from attnref_triton.tables import DENSE, DENSE_TABLED, FEW, Chip, Form
 
@@ -79,7 +80,7 @@ def launch(columns: tuple[int, int], form: Form | None = None, **options: Any) -
         q, k, v = (torch.empty(2048, h, d, dtype=dtype) for h, d in ((4, D), (2, D), (2, DV)))
         problem = normalize.attention_varlen(q, k, v, cu, cu, **given)
         out, lse = v.new_empty(2048, 4, DV), torch.empty(4, 2048)
-    *_, attend = hopper.launches_of(call_of(problem), {"out": out, "lse": lse}, CHIP, form)
+    *_, attend = launch_forward.launches_of(call_of(problem), {"out": out, "lse": lse}, CHIP, form)
     return attend
 
 
@@ -204,11 +205,11 @@ def test_every_pair_is_visited_and_whole_tiles_hide_nothing() -> None:
         if first is None:
             seen = keys <= rows + high
         step = draw.choice([1, 16])
-        for row in hopper.table_of((Sq, Sk, first, last, 1), form, step):
-            i0, key0, visits, left, right, end_key, *_ = row[: hopper.HEAD]
+        for row in schedule.table_of((Sq, Sk, first, last, 1), form, step):
+            i0, key0, visits, left, right, end_key, *_ = row[: schedule.HEAD]
             assert visits == 0 or key0 % step == 0
             for me in range(form.consumers):
-                begin, a, z, end = row[hopper.HEAD + 4 * me :][:4]
+                begin, a, z, end = row[schedule.HEAD + 4 * me :][:4]
                 assert 0 <= begin <= a <= z <= end <= visits
                 mine = range(i0 + 64 * me, min(i0 + 64 * me + 64, Sq))
                 for i in mine:
@@ -228,28 +229,28 @@ def test_every_pair_is_visited_and_whole_tiles_hide_nothing() -> None:
 @pytest.mark.parametrize("tiles", [1, 3, 40])
 def test_every_tile_has_one_turn(tiles: int) -> None:
     visits = [random.Random(n).randint(0, 9) for n in range(tiles)]
-    turns = hopper.turns_of(visits, 3, 4, 2, 7, 5).tolist()
+    turns = schedule.turns_of(visits, 3, 4, 2, 7, 5).tolist()
     found = []
     for begin in turns[:7]:
         at = begin
         while turns[at] >= 0:
-            tile, b, h, g = turns[at : at + hopper.TURN]
+            tile, b, h, g = turns[at : at + schedule.TURN]
             assert h // 2 == g
             found.append((tile, b, h))
-            at += hopper.TURN
+            at += schedule.TURN
     assert sorted(found) == [(t, b, h) for t in range(tiles) for b in range(3) for h in range(4)]
 
 
 def test_turns_that_are_taken_by_whoever_is_free_end_for_everyone() -> None:
     """One list, whose rows of a table are an entry's own, and as many ends as programs."""
     shape = (700, 900, None, 0, 4)
-    turns, _ = hopper.plan_of(shape, DENSE[64, 64], 1, 3, 2, 7, 4, True, 0, "cpu")
+    turns, _ = schedule.plan_of(shape, DENSE[64, 64], 1, 3, 2, 7, 4, True, 0, "cpu")
     assert 1 == turns[0]
     *items, _ = turns[1 : 1 + 4 * (4 * 3 * 4 + 1)].view(-1, 4).tolist()
     expected = [(b * 4 + t, b, h, h // 2) for b in range(3) for t in range(4) for h in range(4)]
     assert expected == sorted(map(tuple, items), key=lambda x: (x[0], x[2]))
     assert (turns[-4 * 8 :].view(-1, 4)[:, 0] == -1).all()
-    turns, _ = hopper.plan_of(shape, DENSE[64, 64], 1, 1, 2, 7, 4, True, 9, "cpu")
+    turns, _ = schedule.plan_of(shape, DENSE[64, 64], 1, 1, 2, 7, 4, True, 9, "cpu")
     *items, _ = turns[1 : 1 + 4 * (9 * 4 + 1)].view(-1, 4).tolist()
     assert [(t, 0, h, h // 2) for h in range(4) for t in range(9)] == sorted(
         map(tuple, items), key=lambda x: (x[2], x[0])
@@ -266,7 +267,7 @@ def test_the_device_tells_lengths_offsets_and_sequences() -> None:
     ):
         call = call_of(problem(**changes))
         buffers = {"out": torch.empty_like(call.q), "lse": torch.empty(1, 2, 256)}
-        writes, attends = hopper.launches_of(call, buffers, CHIP)
+        writes, attends = launch_forward.launches_of(call, buffers, CHIP)
         assert writes.arguments["table"] is attends.arguments["table"] is buffers["table"]
         assert attends.arguments["ENTRIES"]
         assert ("kv_lens" in changes) == attends.arguments["CLEAN"]
@@ -281,7 +282,7 @@ def problem(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"softcap": 257.0}, "a softcap of 257.0 is above 256.0"),
+        ({"softcap": 257.0}, "a softcap of 257.0 is not between 0.0 and 256.0"),
         ({"mask": torch.ones(1, 256, dtype=torch.bool)}, "rows of the mask do not begin"),
         ({"bias": torch.ones(256, 256)}, "the bias is torch.float32"),
         (
@@ -319,31 +320,31 @@ def problem(**changes: Any) -> Any:
     ],
 )
 def test_what_the_path_does_not_take_is_told(changes: dict[str, Any], said: str) -> None:
-    assert [] == hopper.reasons(problem(), CHIP)
-    found = hopper.reasons(problem(**changes), CHIP)
+    assert [] == calls.reasons(problem(), CHIP)
+    found = calls.reasons(problem(**changes), CHIP)
     assert any(said in str(reason) for reason in found)
 
 
 def test_another_chip_or_another_triton_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    (reason,) = hopper.reasons(problem(), CHIP._replace(capability=10))
+    (reason,) = calls.reasons(problem(), CHIP._replace(capability=10))
     assert "capability 10" in str(reason)
 
     def lacking(name: str) -> None:
         raise AttributeError(f"{name} has no warp_specialize")
 
-    hopper.missing.cache_clear()
-    monkeypatch.setattr(hopper, "import_module", lacking)
-    (reason,) = hopper.reasons(problem(), CHIP)
+    calls.missing.cache_clear()
+    monkeypatch.setattr(calls, "import_module", lacking)
+    (reason,) = calls.reasons(problem(), CHIP)
     assert "no warp_specialize" in str(reason)
-    hopper.missing.cache_clear()
+    calls.missing.cache_clear()
 
 
 def test_a_release_of_triton_that_is_not_known_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gluon is experimental, and what compiles may still mean another thing."""
-    monkeypatch.setattr(hopper, "KNOWN", ("3.5",))
-    hopper.missing.cache_clear()
-    (reason,) = hopper.reasons(problem(), CHIP)
-    hopper.missing.cache_clear()
+    monkeypatch.setattr(calls, "KNOWN", ("3.5",))
+    calls.missing.cache_clear()
+    (reason,) = calls.reasons(problem(), CHIP)
+    calls.missing.cache_clear()
     assert "is known to run with 3.5" in str(reason)
 
 
@@ -379,6 +380,6 @@ def test_an_explanation_says_why_the_portable_kernel_runs(
 
 
 def test_no_schedule_is_copied_into_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hopper, "capturing", lambda: True)
-    (reason,) = hopper.reasons(problem(), CHIP)
+    monkeypatch.setattr(calls, "capturing", lambda: True)
+    (reason,) = calls.reasons(problem(), CHIP)
     assert "a graph is being captured" in str(reason)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attnref_triton import TritonBackend, hopper, hopper_backward
+from attnref_triton import TritonBackend
 from attnref_triton.call import call_of
+from attnref_triton.hopper import backward, calls, launch_backward
 from attnref_triton.launch import Launch
 from attnref_triton.tables import DENSE_BACKWARD
 
@@ -55,7 +56,7 @@ def launches(D: int, dtype: torch.dtype = torch.bfloat16, **options: Any) -> lis
     call = call_of(normalize.attention(q, k, k, **options))
     rows = torch.empty(2, 4, 2048)
     dsinks = options.get("sinks")
-    return list(hopper.backward_launches(call, q, rows, q, rows, (q, k, k), dsinks))
+    return list(launch_backward.launches_of(call, q, rows, q, rows, (q, k, k), dsinks))
 
 
 def packed_launches(D: int, dtype: torch.dtype = torch.bfloat16, **options: Any) -> list[Launch]:
@@ -64,7 +65,7 @@ def packed_launches(D: int, dtype: torch.dtype = torch.bfloat16, **options: Any)
     call = call_of(normalize.attention_varlen(q, k, k, cu, cu, **options))
     rows = torch.empty(4, 2048)
     dsinks = options.get("sinks")
-    return list(hopper.backward_launches(call, q, rows, q, rows, (q, k, k), dsinks))
+    return list(launch_backward.launches_of(call, q, rows, q, rows, (q, k, k), dsinks))
 
 
 def written_under_way(loop: list[str]) -> list[str]:
@@ -130,9 +131,9 @@ def test_nothing_is_serialised_and_the_products_overlap(
     squeezed = [x for n, x in enumerate(order) if n == 0 or x != order[n - 1]]
     said = " ".join(squeezed)
     assert "FENCE BAR.SY HGMMA. FENCE BAR.SY UTMARE" in said
-    if D > hopper.WIDE:  # the second half of dq, written where the first was read
+    if D > launch_backward.WIDE:  # the second half of dq, written where the first was read
         assert "BAR.SY FENCE BAR.SY UTMARE" in said.split("UTMARE", 1)[1]
-    assert sum("BAR.SYNC" in x for x in loop) <= (6 if D > hopper.WIDE else 4)
+    assert sum("BAR.SYNC" in x for x in loop) <= (6 if D > launch_backward.WIDE else 4)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -160,7 +161,7 @@ def test_options_serialise_nothing_either(D: int, band: str, option: str) -> Non
     capped = "capped" in option
     assert sum("MUFU.EX2" in x for x in loop) == pairs * (1 + capped)
     assert sum("MUFU.RSQ" in x for x in loop) == pairs * capped
-    assert sum("BAR.SYNC" in x for x in loop) <= (6 if D > hopper.WIDE else 4)
+    assert sum("BAR.SYNC" in x for x in loop) <= (6 if D > launch_backward.WIDE else 4)
 
 
 def test_other_sizes_take_the_kernel_of_the_next_width() -> None:
@@ -170,10 +171,10 @@ def test_other_sizes_take_the_kernel_of_the_next_width() -> None:
         q, v = torch.empty(1, 2, 256, D), torch.empty(1, 2, 256, Dv)
         q, v = q.bfloat16(), v.bfloat16()
         problem = normalize.attention(q, q, v)
-        assert [] == hopper.reasons_backward(problem, CHIP)
+        assert [] == calls.reasons_backward(problem, CHIP)
         rows = torch.empty(1, 2, 256)
         given = call_of(problem), v, rows, v, None, (q, q, v)
-        _, ready, _ = hopper.backward_launches(*given)
+        _, ready, _ = launch_backward.launches_of(*given)
         told = ready.arguments
         assert told["BLOCK_D"] == told["q"].block_shape[-1] == told["dk"].block_shape[-1] == width
         assert told["v"].block_shape[-1] == told["dv"].block_shape[-1] == width_v
@@ -222,7 +223,7 @@ class Pointer:
 
 def on_the_host(name: str) -> Any:
     """Return a function of the kernel that runs on NumPy."""
-    function = getattr(hopper_backward, name).fn
+    function = getattr(backward, name).fn
     return FunctionType(function.__code__, {"gl": ARRAYS}, name)
 
 
@@ -233,7 +234,7 @@ def test_each_seen_pair_is_visited_once_and_only_whole_tiles_go_unmasked() -> No
     draw = random.Random(0)
     for _ in range(200):
         Sq, Sk, M = draw.randint(1, 500), draw.randint(1, 500), draw.choice([64, 128])
-        N = draw.choice([hopper.KEYS, hopper.WIDE_KEYS])
+        N = draw.choice([launch_backward.KEYS, launch_backward.WIDE_KEYS])
         first = draw.choice([None, draw.randint(-Sq, Sk)])
         last = draw.choice([None, draw.randint(-Sq, Sk)])
         group = draw.choice([1, 3])
@@ -284,14 +285,15 @@ def test_each_tile_of_packed_sequences_has_one_program() -> None:
         lens = [draw.choice([0, 1, 127, 128, 129, draw.randint(0, 600)]) for _ in range(5)]
         n, starts = len(lens), [0, *np.cumsum(lens).tolist()]
         T = starts[-1] + draw.choice([0, 1, 300])
-        tiles = T // hopper.KEYS + n + 1
-        located = [sequence_of(tile, Pointer(starts), n, hopper.KEYS) for tile in range(tiles)]
+        N = launch_backward.KEYS
+        tiles = T // N + n + 1
+        located = [sequence_of(tile, Pointer(starts), n, N) for tile in range(tiles)]
         found = [(int(b), int(t)) for b, t in located]
         assert len(set(found)) == tiles
         for b, length in enumerate([*lens, T - starts[-1]]):
-            assert {t for x, t in found if x == b} >= set(range(-(-length // hopper.KEYS)))
+            assert {t for x, t in found if x == b} >= set(range(-(-length // N)))
             assert bounds_of(b, Pointer(starts), n, T) == (starts[b], length if b < n else 0)
-            base = starts[b] // hopper.KEYS + b
+            base = starts[b] // N + b
             assert found.index((b, 0)) == base
 
 
@@ -312,7 +314,7 @@ def test_what_the_path_takes_backward() -> None:
         {"causal": True, "q_offset": lens}, {"softcap": 30.0, "scale": -1.0},
     ]  # fmt: skip
     for options in taken:
-        assert [] == hopper.reasons_backward(normalize.attention(q, q, q, **options), CHIP)
+        assert [] == calls.reasons_backward(normalize.attention(q, q, q, **options), CHIP)
     refused: list[tuple[str, dict[str, Any]]] = [
         ("there is a bias", {"bias": torch.empty(256, 256)}),
         ("there is a mask", {"mask": torch.empty(256, 256, dtype=torch.bool)}),
@@ -320,11 +322,11 @@ def test_what_the_path_takes_backward() -> None:
         ("a softcap of 1e-05 is not between 0.001 and 256", {"softcap": 1e-5}),
     ]
     for said, options in refused:
-        (why,) = hopper.reasons_backward(normalize.attention(q, q, q, **options), CHIP)
+        (why,) = calls.reasons_backward(normalize.attention(q, q, q, **options), CHIP)
         assert said in str(why)
     for D in (16, 32):
         x = q[..., :1].expand(2, 2, 256, D).contiguous()
-        (why,) = hopper.reasons_backward(normalize.attention(x, x, x), CHIP)
+        (why,) = calls.reasons_backward(normalize.attention(x, x, x), CHIP)
         assert "is not from 33 to 256" in str(why)
 
 
@@ -335,7 +337,7 @@ def test_what_packed_sequences_take_the_path_backward(D: int, least: int) -> Non
     def against(n: int) -> list[str]:
         cu = torch.linspace(0, 1024, n + 1).int()
         problem = normalize.attention_varlen(q, q, q, cu, cu)
-        return list(map(str, hopper.reasons_backward(problem, CHIP)))
+        return list(map(str, calls.reasons_backward(problem, CHIP)))
 
     assert [] == against(1024 // least)
     (short,) = against(1024 // least + 1)
@@ -345,16 +347,16 @@ def test_what_packed_sequences_take_the_path_backward(D: int, least: int) -> Non
 def test_a_graph_that_is_captured_takes_the_path_backward(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hopper, "capturing", lambda: True)
-    assert [] == hopper.reasons_backward(problem(), CHIP)
+    monkeypatch.setattr(calls, "capturing", lambda: True)
+    assert [] == calls.reasons_backward(problem(), CHIP)
 
 
 def test_where_bits_must_repeat_the_portable_kernels_run() -> None:
-    assert [] == hopper.reasons_backward(problem(), CHIP)
+    assert [] == calls.reasons_backward(problem(), CHIP)
     torch.use_deterministic_algorithms(True)
     try:
-        (reason,) = hopper.reasons_backward(problem(), CHIP)
-        remarks = list(map(str, hopper.remarks(problem(), CHIP)))
+        (reason,) = calls.reasons_backward(problem(), CHIP)
+        remarks = list(map(str, calls.remarks(problem(), CHIP)))
         assert TritonBackend().deterministic
     finally:
         torch.use_deterministic_algorithms(False)

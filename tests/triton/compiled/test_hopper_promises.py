@@ -5,8 +5,9 @@ import re
 
 import pytest
 import torch
-from attnref_triton import TritonBackend, hopper
+from attnref_triton import TritonBackend
 from attnref_triton.call import call_of
+from attnref_triton.hopper import launch_backward
 from attnref_triton.launch import Launch
 from attnref_triton.tables import DENSE_BACKWARD
 
@@ -23,7 +24,7 @@ def launches(D: int, sizes: tuple[int, int, int, int], device: str = "cpu") -> l
     k = k if Sk > 2**20 else k.contiguous()
     rows = torch.empty(1, Hq, Sq, device=device)
     call = call_of(normalize.attention(q, k, k))
-    return list(hopper.backward_launches(call, q, rows, q, rows, (q, k, k)))
+    return list(launch_backward.launches_of(call, q, rows, q, rows, (q, k, k)))
 
 
 STEPS = re.compile(

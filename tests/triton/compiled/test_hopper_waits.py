@@ -10,7 +10,7 @@ from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import pytest
-from attnref_triton import hopper, hopper_forward
+from attnref_triton.hopper import forward, launch_forward, schedule, tma
 from attnref_triton.tables import DENSE, DENSE_ENTRIES, DENSE_TABLED, Form
 
 PATIENCE = 10.0
@@ -143,7 +143,7 @@ def kernel(pid: threading.local, written: Counter[tuple[int, ...]]) -> dict[str,
         written[b, h, r0] += r0 < after
 
     space: dict[str, Any] = {}
-    for name, x in vars(hopper_forward).items():
+    for name, x in vars(forward).items():
         code = getattr(x, "fn", None)
         if code is not None:
             space[name] = FunctionType(code.__code__, space, name, code.__defaults__)
@@ -182,7 +182,7 @@ def attend(
     space = kernel(pid, written)
     memory, rows = Pointer(turns), Pointer(table)
     n, stages, (D, DV) = form.consumers, form.stages, form.columns
-    parts = hopper.parts_of(D)
+    parts = tma.parts_of(D)
     threads = []
 
     def run(program: int, name: str, *words: Any) -> None:
@@ -235,23 +235,23 @@ def test_every_wait_ends_and_every_tile_is_written_once(
     for _ in range(6):
         Sq, Sk, B, H, programs = draw.randint(1, 900), draw.randint(1, 2000), 2, 2, 3
         first, last = (draw.choice([None, draw.randint(-Sq, Sk)]) for _ in range(2))
-        table = hopper.table_of((Sq, Sk, first, last, H), form)
+        table = schedule.table_of((Sq, Sk, first, last, H), form)
         tiles = len(table)
         if entries:
             rows = []
             for _ in range(B):
                 queries, keys = draw.randint(0, Sq), draw.randint(0, Sk)
-                own = hopper.table_of((queries, max(keys, 1), first, last, H), form)
+                own = schedule.table_of((queries, max(keys, 1), first, last, H), form)
                 empty = [[0] * len(table[0])] * (tiles - len(own))
                 for n, row in enumerate(own + empty):
                     rows.append([n * 64 * form.consumers, *row[1:9], Sq])
-                    rows[-1] += row[hopper.HEAD :]
+                    rows[-1] += row[schedule.HEAD :]
             visits = [row[2] for row in table]
-            turns = hopper.turns_of(visits, B, H, 1, 1, 2, tiles).tolist()
+            turns = schedule.turns_of(visits, B, H, 1, 1, 2, tiles).tolist()
             turns += [-1, 0, 0, 0] * programs
-            numbers = [0] * hopper.COUNTER + [x for row in rows for x in row]
+            numbers = [0] * launch_forward.COUNTER + [x for row in rows for x in row]
         else:
-            turns = hopper.turns_of([row[2] for row in table], B, H, 1, programs, 2).tolist()
+            turns = schedule.turns_of([row[2] for row in table], B, H, 1, programs, 2).tolist()
             numbers = [x for row in table for x in row]
         written = attend(
             form, turns, numbers, programs, entries=entries, packed=False, tabled=tabled

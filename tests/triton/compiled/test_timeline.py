@@ -26,7 +26,7 @@ def test_reading_the_clock_costs_no_registers(D: int) -> None:
 
 def test_a_changed_schedule_is_refused() -> None:
     """A line that ends a stage must be there exactly once."""
-    path = Path(TOOL["find_spec"]("attnref_triton.hopper_forward").origin)
+    path = Path(TOOL["find_spec"]("attnref_triton.hopper.forward").origin)
     source = path.read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="in_turn has changed"):
         TOOL["marked"](source.replace("s = warpgroup_mma_wait(0, deps=(s,))", "s = s"))

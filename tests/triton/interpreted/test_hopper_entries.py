@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from attnref_triton import hopper
 from attnref_triton.call import Call, call_of
+from attnref_triton.hopper import launch_forward, schedule
 from attnref_triton.plan import tiles_to_cover
 from attnref_triton.tables import Form
 
@@ -19,11 +19,11 @@ FORM = Form((128, 128), 3, N, 2, False, 128)
 def table_of(call: Call, step: int = 1) -> list[list[int]]:
     """Run the kernel that writes a table."""
     tiles = tiles_to_cover(call, call.tokens[0], M)
-    table, launch = hopper.table_launch(call, FORM, tiles, step)
+    table, launch = launch_forward.table_launch(call, FORM, tiles, step)
     table.fill_(-77)
     launch.run()
     assert 0 == table[0]
-    return table[hopper.COUNTER :].view(tiles * call.batch, -1).tolist()
+    return table[launch_forward.COUNTER :].view(tiles * call.batch, -1).tolist()
 
 
 def check(
@@ -32,14 +32,14 @@ def check(
     """Hold a row against what each of an entry's queries sees."""
     q0, k0 = first
     queries, keys = seen.shape
-    start, key0, visits, left, right, end_key, heads, _, real, after = row[: hopper.HEAD]
+    start, key0, visits, left, right, end_key, heads, _, real, after = row[: schedule.HEAD]
     i0 = tile * M
     assert (start, heads, real) == (q0 + i0, 2, q0 + queries)
     assert after >= real
     key0 -= k0
     assert 0 <= key0 <= keys
     for me in range(3):
-        begin, a, z, end = row[hopper.HEAD + 4 * me :][:4]
+        begin, a, z, end = row[schedule.HEAD + 4 * me :][:4]
         assert 0 <= begin <= a <= z <= end <= visits
         mine = range(min(i0 + 64 * me, queries), min(i0 + 64 * me + 64, queries))
         if not mine:

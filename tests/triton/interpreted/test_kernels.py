@@ -7,10 +7,11 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from attnref_triton import TritonBackend, backend, chips, hopper, operations
+from attnref_triton import TritonBackend, backend, chips, operations
 from attnref_triton.attention import forward
 from attnref_triton.backend import interpreted
 from attnref_triton.call import call_of
+from attnref_triton.hopper import calls
 from attnref_triton.plan import plan_of
 from attnref_triton.tiles import locate
 
@@ -243,7 +244,7 @@ def test_the_interpreter_serves_one_thread_at_a_time() -> None:
 def test_the_interpreter_does_not_take_the_hopper_path() -> None:
     """What it does not run is told, and the portable kernel answers."""
     q = torch.randn(1, 2, 130, 64, dtype=torch.float16)
-    (reason,) = hopper.reasons(normalize.attention(q, q, q), chips.PAPER)
+    (reason,) = calls.reasons(normalize.attention(q, q, q), chips.PAPER)
     assert "does not run Gluon" in str(reason)
     out = attnref.attention(q, q, q, backend="triton")
     assert torch.allclose(out, torch.nn.functional.scaled_dot_product_attention(q, q, q), atol=2e-3)

@@ -24,7 +24,7 @@ Rooms change hands by barriers in shared memory: a `full` one is completed by TM
 round. A consumer that sees nothing of a tile that another one needs lets it pass: it waits and
 arrives, and multiplies nothing (`pass_by`).
 
-**Who does what** is decided by the host (`hopper.turns_of`): there are as many programs as
+**Who does what** is decided by the host (`schedule.turns_of`): there are as many programs as
 multiprocessors, and each has a list of tiles of queries, the longest first, balanced in
 advance. `table` says what of the keys a tile visits, and for each consumer which of these
 visits hide nothing, so that only the others pay for a mask.

@@ -1,6 +1,6 @@
 r"""Attention backward for Hopper with wide heads: more than 128 columns.
 
-**The naive form** is that of `hopper_backward`, and so is everything around it: the rows
+**The naive form** is that of `backward`, and so is everything around it: the rows
 laid out before, the sum of `dq` in memory, and who copies.
 
 **What is different.** `dk` and `dv` of 128 keys and 256 columns would take all registers
@@ -25,7 +25,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from attnref_triton.hopper_backward import (
+from attnref_triton.hopper.backward import (
     FAR,
     INF,
     add_to_global,
@@ -60,7 +60,7 @@ def wide_kernel(
 ):  # fmt: skip
     """Compute `dk` and `dv` of one tile of keys, and add its part of `dq`.
 
-    Arguments are those of `hopper_backward.gradients_kernel`, but for `STAGES`, of queries and
+    Arguments are those of `backward.gradients_kernel`, but for `STAGES`, of queries and
     of `dout`.
     """
     HALF: gl.constexpr = BLOCK_D // 2
@@ -124,7 +124,7 @@ def produce(
     BLOCK_M: gl.constexpr, STAGES: gl.constexpr, DO_STAGES: gl.constexpr, TAILS: gl.constexpr,
     PACKED: gl.constexpr,
 ):  # fmt: skip
-    """Copy what consumers need, as `hopper_backward.produce` does, but `dout` in its own ring."""
+    """Copy what consumers need, as `backward.produce` does, but `dout` in its own ring."""
     entry, token = placed(b, j0, k_start, PACKED)
     mbarrier.expect(kv_full, k.block_type.nbytes + v.block_type.nbytes)
     tma.async_copy_global_to_shared(k, [entry, g, token, 0], kv_full, k_s)

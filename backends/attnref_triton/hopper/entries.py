@@ -1,6 +1,6 @@
 """The Hopper path's table, where only the device knows what each entry of a batch has.
 
-`hopper.table_of` says for each tile of queries what its program does. With lengths, an
+`schedule.table_of` says for each tile of queries what its program does. With lengths, an
 offset for each entry, or packed sequences, that depends on numbers which lie on the device,
 so that the same arithmetic runs there, one program for each tile of all heads: a few
 microseconds, and no call waits for the device.

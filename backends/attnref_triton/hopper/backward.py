@@ -36,7 +36,7 @@ the buffer to where it is due.
 **Lengths** are known to the device only. What lies past one may be anything, NaN included, and
 no weight of zero silences that (C4). So `rows_kernel` copies the last queries of an entry, with
 zeros behind them, and that copy is what `produce` takes; keys are cleared where they lie in
-shared memory. Heads of more than 128 columns are for `hopper_wide`.
+shared memory. Heads of more than 128 columns are for `wide`.
 """
 
 import triton
