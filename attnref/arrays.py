@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Hashable
 from importlib import import_module
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,8 @@ class _Library:
     def needs_gradient(self, x: Array) -> bool:  # noqa: ARG002
         return False
 
-    def form(self, x: Array) -> Hashable:  # noqa: ARG002
-        return None
+    def forms(self, kind: type) -> Callable[[Array], Hashable]:  # noqa: ARG002
+        return _unread
 
     def not_dense(self, x: Array) -> str | None:  # noqa: ARG002
         return None
@@ -65,10 +66,8 @@ class _Numpy(_Library):
     def strides(self, x: Array) -> tuple[int, ...]:
         return tuple(int(s) for s in x.strides)
 
-    def form(self, x: Array) -> Hashable:
-        if type(x) is not np.ndarray or x.dtype.kind in "iu":
-            return None
-        return np.ndarray, x.dtype, x.shape, x.strides
+    def forms(self, kind: type) -> Callable[[Array], Hashable]:
+        return attrgetter("dtype", "shape", "strides") if kind is np.ndarray else _unread
 
     def not_dense(self, x: Array) -> str | None:
         return "a masked array" if isinstance(x, np.ma.MaskedArray) else None
@@ -90,15 +89,19 @@ class _Torch(_Library):
     def needs_gradient(self, x: Array) -> bool:
         return bool(x.requires_grad) and import_module("torch").is_grad_enabled()
 
-    def form(self, x: Array) -> Hashable:
-        kind, dtype, torch = type(x), x.dtype, sys.modules["torch"]
-        plain = kind is torch.Tensor or kind is torch.nn.Parameter
-        if not plain or x.layout is not torch.strided or x.is_nested:
-            return None
-        device = x.device
-        if not dtype.is_floating_point and dtype is not torch.bool and device.type == "cpu":
-            return None
-        return kind, dtype, x.shape, x.stride(), device, self.needs_gradient(x)
+    def forms(self, kind: type) -> Callable[[Array], Hashable]:
+        torch = import_module("torch")
+        if kind is not torch.Tensor and kind is not torch.nn.Parameter:
+            return _unread
+        strided, enabled = torch.strided, torch.is_grad_enabled
+
+        def form(x: Array) -> Hashable:
+            if x.layout is not strided or x.is_nested:
+                return None
+            wanted = x.requires_grad and enabled()
+            return kind, x.dtype, x.shape, x.stride(), x.device, wanted
+
+        return form
 
     def not_dense(self, x: Array) -> str | None:
         if x.is_nested:
@@ -128,7 +131,10 @@ class _Cupy(_Library):
     def strides(self, x: Array) -> tuple[int, ...]:
         return tuple(int(s) for s in x.strides)
 
-    def form(self, x: Array) -> Hashable:
+    def forms(self, kind: type) -> Callable[[Array], Hashable]:  # noqa: ARG002
+        return self._form
+
+    def _form(self, x: Array) -> Hashable:
         cupy = sys.modules.get("cupy")
         if cupy is None or type(x) is not cupy.ndarray:
             return None
@@ -169,7 +175,6 @@ _LIBRARIES: dict[str, _Library] = {
 }
 _UNKNOWN = _Library()
 _ROOTS: dict[type, str | None] = {}
-_FORMS: dict[type, Callable[[Array], Hashable]] = {}
 
 
 def library(x: object) -> str | None:
@@ -207,13 +212,25 @@ def form(x: Array) -> Hashable:
     """Return what checks and choices read of an array, `None` where that is more than its form.
 
     It is for arrays of NumPy, torch and CuPy: library, dtype, shape, strides, device, and whether
-    gradients are wanted. Of integers on the host, values are read.
+    gradients are wanted.
     """
-    kind = type(x)
-    form_of = _FORMS.get(kind)
-    if form_of is None:
-        form_of = _FORMS[kind] = _of(x).form
-    return form_of(x)
+    return reader(x)(x)
+
+
+def reader(x: Array) -> Callable[[Array], Hashable]:
+    """Return what reads the form of all arrays of this one's type."""
+    return _of(x).forms(type(x))
+
+
+def _unread(x: Array) -> Hashable:  # noqa: ARG001
+    return None
+
+
+def read_by_value(x: object) -> bool:
+    """Tell whether checks look into an array, and not at its form alone: integers on the host."""
+    if library(x) is None:
+        return False
+    return "int" in dtype_name(x) and device(x) == "cpu"
 
 
 def not_dense(x: Array) -> str | None:

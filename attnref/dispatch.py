@@ -65,8 +65,11 @@ class Chosen:
 
     def forward_only(self, problem: Problem) -> Result:
         """Run the problem."""
-        result = self.backend.forward(self._theirs(problem))
-        self._record(problem, "forward")
+        result = self.backend.forward(
+            problem if self.library is None else crossed(problem, self.library)
+        )
+        if self.log is not None:
+            self._record(problem, "forward")
         return Result(*self._ours(result, problem))
 
     def backward(
@@ -84,10 +87,13 @@ class Chosen:
     def _theirs(self, problem: Problem) -> Problem:
         return problem if self.library is None else crossed(problem, self.library)
 
-    def _ours(self, results: Sequence[Array | None], problem: Problem) -> list[Array | None]:
+    def _ours(self, results: Sequence[Array | None], problem: Problem) -> Sequence[Array | None]:
         mine = getattr(problem, problem.main)
         kind = type(mine)
-        return [x if x is None or type(x) is kind else arrays.cross_like(x, mine) for x in results]
+        for x in results:
+            if x is not None and type(x) is not kind:
+                return [None if x is None else arrays.cross_like(x, mine) for x in results]
+        return results
 
     def _record(self, problem: Problem, direction: str) -> None:
         if self.log is not None:

@@ -9,7 +9,7 @@ values count: lengths and offsets that the host holds are checked every time (A7
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from inspect import signature
 from typing import Any
 
@@ -21,7 +21,10 @@ from attnref.problem import Problem, split_qkv
 MOST = 4096
 """Forms that are kept; a program whose shapes never come again must not fill the memory."""
 
-_Setter = Callable[[Problem, Any], None]
+_Reader = Callable[[Any], Hashable]
+
+_READERS: dict[type, _Reader] = {}
+"""By the type of an argument."""
 
 _PLAIN = (type(None), bool, int, float, str)
 
@@ -32,18 +35,18 @@ class _Known:
 
     Attributes:
         kind: Of its problem.
-        plain: Setters of fields that are the same in every such call, and what they are.
-        positional: Setters of fields that are arrays, and which arguments they are.
-        named: Setters of fields that are arrays and options of the same name.
+        plain: Fields that are the same in every such call.
+        positional: Fields that are arrays, and which arguments they are.
+        named: Fields that are arrays and options of the same name.
         packed: Whether q, k and v are views of a projection that is among these.
         chosen: What runs it, outside of a `trace`.
         registered: The backends that there were to choose from.
     """
 
     kind: type[Problem]
-    plain: tuple[tuple[_Setter, Any], ...]
-    positional: tuple[tuple[_Setter, int], ...]
-    named: tuple[tuple[_Setter, str], ...]
+    plain: Mapping[str, Any]
+    positional: tuple[tuple[str, int], ...]
+    named: tuple[str, ...]
     packed: bool
     chosen: Chosen
     registered: Mapping[str, Any]
@@ -57,15 +60,14 @@ class _Known:
     def problem(self, given: Sequence[Any], options: Mapping[str, Any]) -> Problem:
         """Put the arrays of a call into its description."""
         problem = object.__new__(self.kind)
-        for put, value in self.plain:
-            put(problem, value)
-        for put, at in self.positional:
-            put(problem, given[at])
-        for put, name in self.named:
-            put(problem, options[name])
+        made = problem.__dict__  # past what keeps it frozen
+        made.update(self.plain)
+        for name, at in self.positional:
+            made[name] = given[at]
+        for name in self.named:
+            made[name] = options[name]
         if self.packed:
-            for name, x in split_qkv(problem.qkv).items():  # type: ignore[attr-defined]
-                object.__setattr__(problem, name, x)
+            made.update(split_qkv(made["qkv"]))
         return problem
 
 
@@ -117,7 +119,7 @@ def _key(
     options: Mapping[str, Any],
 ) -> Hashable:
     """Return everything that a call's meaning and backend follow from, if that can be told."""
-    forms = [*map(arrays.form, given), *map(_form, options.values())]
+    forms = [(_READERS.get(type(x)) or _reader(x))(x) for x in (*given, *options.values())]
     if None in forms:
         return None
     who = dispatch.order() if requested is None else requested
@@ -126,13 +128,23 @@ def _key(
     return (describe, requested is None, who, one, *options, *forms)
 
 
-def _form(x: Any) -> Hashable:
+def _reader(x: Any) -> _Reader:
+    """Say what reads of an argument all that a call's meaning follows from, and remember it."""
     kind = type(x)
     if kind in _PLAIN:
-        return kind, x
-    if kind is tuple:
-        return tuple((type(n), n) for n in x) if all(type(n) in _PLAIN for n in x) else None
-    return arrays.form(x)
+        reader: _Reader = partial(_plain, kind)
+    else:
+        reader = _bounds if kind is tuple else arrays.reader(x)
+    _READERS[kind] = reader
+    return reader
+
+
+def _plain(kind: type, x: Any) -> Hashable:
+    return kind, x
+
+
+def _bounds(x: tuple[Any, ...]) -> Hashable:
+    return tuple((type(n), n) for n in x) if all(type(n) in _PLAIN for n in x) else None
 
 
 def _keep(
@@ -143,28 +155,29 @@ def _keep(
     problem: Problem,
     chosen: Chosen,
 ) -> None:
-    """Keep a call, unless its problem holds arrays that its arguments do not name."""
+    """Keep a call, unless values count, or its problem holds arrays that no argument names."""
+    if any(map(arrays.read_by_value, (*given, *options.values()))):
+        return
     names = _parameters(describe)[: len(given)]
-    plain: list[tuple[_Setter, Any]] = []
-    positional: list[tuple[_Setter, int]] = []
-    named: list[tuple[_Setter, str]] = []
+    plain: dict[str, Any] = {}
+    positional: list[tuple[str, int]] = []
+    named: list[str] = []
     packed = getattr(problem, "qkv", None) is not None
     for field in fields(problem):
         name, value = field.name, getattr(problem, field.name)
-        put = getattr(type(problem), name).__set__  # a slot's own, past what keeps it frozen
         if arrays.library(value) is None:
-            plain.append((put, value))
+            plain[name] = value
         elif name in names and given[names.index(name)] is value:
-            positional.append((put, names.index(name)))
+            positional.append((name, names.index(name)))
         elif options.get(name) is value:
-            named.append((put, name))
+            named.append(name)
         elif not (packed and name in ("q", "k", "v")):
             return
     if len(_known) >= MOST:
         _known.clear()
     _known[key] = _Known(
         type(problem),
-        tuple(plain),
+        plain,
         tuple(positional),
         tuple(named),
         packed,

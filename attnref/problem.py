@@ -47,7 +47,7 @@ Window = tuple[int | None, int | None]
 """How many keys to the left and to the right a query sees; `None` is unbounded."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """What all problems share.
 
@@ -118,9 +118,9 @@ class Problem:
         names = self._names()
         if not changed.keys() <= names.keys():
             raise TypeError(f"{type(self).__name__} has no {', '.join(changed.keys() - names)}")
-        copy, put = object.__new__(type(self)), object.__setattr__
-        for name in names:
-            put(copy, name, changed[name] if name in changed else getattr(self, name))
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.update(changed)
         return copy
 
     def __str__(self) -> str:
@@ -134,7 +134,7 @@ class Problem:
         return f"{self.operation}: {self.main} {self.dtype} {shape} {self.device}{asks}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionProblem(Problem):
     """A call of `attention`.
 
@@ -216,7 +216,7 @@ class Sizes(NamedTuple):
     Dv: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class VarlenProblem(Problem):
     """A call of `attention_varlen`: sequences packed end to end.
 
@@ -271,7 +271,7 @@ class VarlenProblem(Problem):
         return {name for name, used in given.items() if used}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class WindowProblem(Problem):
     """A call of `window_attention` or `window_attention_qkv`.
 
@@ -343,7 +343,7 @@ def split_qkv(qkv: Array) -> dict[str, Array]:
     return {name: qkv[..., at, :, :] for at, name in enumerate(("q", "k", "v"))}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SoftmaxProblem(Problem):
     """A call of `softmax`: `x` of any shape, along `axis`, counted from the front."""
 
@@ -356,7 +356,7 @@ class SoftmaxProblem(Problem):
     tile: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class MergeProblem(Problem):
     """A call of `merge`: two finished parts, `(..., Dv)` with `(...)`."""
 
@@ -370,7 +370,7 @@ class MergeProblem(Problem):
     lse_b: Array
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TableProblem(Problem):
     """A call of `relative_position_bias`: `table (prod(2 w - 1), H)`."""
 

@@ -26,14 +26,14 @@ def public(describe: Callable[..., Problem]) -> Callable[[Callable[P, R]], Calla
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         shown = _signature(function)
         names = frozenset(shown.parameters)
-        positional = names.difference(_keywords(shown))
+        keywords = frozenset(_keywords(shown))
         name = function.__name__
 
         @wraps(function)
         def call(*args: P.args, **options: P.kwargs) -> R:
-            if not names.issuperset(options):
-                raise _unknown(name, shown, options)
-            if not positional.isdisjoint(options):
+            if not keywords.issuperset(options):
+                if not names.issuperset(options):
+                    raise _unknown(name, shown, options)
                 bound = shown.bind(*args, **options)
                 args, options = bound.args, bound.kwargs  # type: ignore[assignment]
             torch = sys.modules.get("torch")
