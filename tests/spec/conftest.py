@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -22,16 +23,19 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def slope() -> Callable[[Loss, np.ndarray], np.ndarray]:
+def slope(monkeypatch: pytest.MonkeyPatch) -> Callable[[Loss, np.ndarray], np.ndarray]:
     """Differentiate a loss numerically, by central differences in float64."""
 
     def differentiate(loss: Loss, x: np.ndarray, h: float = 1e-5) -> np.ndarray:
+        loss(x)  # shapes are checked here, and are the same wherever x moves
         gradient = np.zeros(x.shape)
-        for at in np.ndindex(x.shape):
-            up, down = x.copy(), x.copy()
-            up[at] += h
-            down[at] -= h
-            gradient[at] = (loss(up) - loss(down)) / (2 * h)
+        with monkeypatch.context() as checked:
+            checked.setattr(jaxtyping.config, "jaxtyping_disable", True)
+            for at in np.ndindex(x.shape):
+                up, down = x.copy(), x.copy()
+                up[at] += h
+                down[at] -= h
+                gradient[at] = (loss(up) - loss(down)) / (2 * h)
         return gradient
 
     return differentiate
