@@ -17,6 +17,8 @@ from attnref.models import initialise, vit
 EXAMPLES = Path(__file__).parents[2] / "examples" / "learning"
 BACKENDS = ["reference", "numpy", "torch"]
 
+pytestmark = pytest.mark.no_cover  # thousands of steps through the same lines
+
 
 @pytest.fixture
 def example(monkeypatch):
@@ -68,19 +70,19 @@ def test_a_block_learns_in_plain_numpy(example):
     assert 50 == len(run["losses"])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("model", ["vit", "swin"])
-def test_torch_trains_models_through_every_backend(example, model, backend):
+def test_torch_trains_models_through_every_backend(example, model):
     """Losses fall, and they are the same losses whoever computes attention."""
     digits = example("digits")
     pixels, labels = map(torch.from_numpy, images(256))
     data = digits.Digits(pixels, labels, pixels, labels)
 
-    run = digits.train(digits.MODELS[model], data, backend, seed=0, epochs=2)
-    same = digits.train(digits.MODELS[model], data, "torch", seed=0, epochs=2)
+    config = digits.MODELS[model]
+    runs = [digits.train(config, data, backend, seed=0, epochs=2) for backend in BACKENDS]
 
-    assert np.mean(run["losses"][-2:]) < np.mean(run["losses"][:2])
-    np.testing.assert_allclose(run["losses"], same["losses"], rtol=1e-2)
+    losses = np.array([run["losses"] for run in runs])
+    assert (losses[:, -2:].mean(axis=1) < losses[:, :2].mean(axis=1)).all()
+    np.testing.assert_allclose(losses, np.broadcast_to(losses[-1], losses.shape), rtol=1e-2)
 
 
 def test_images_move_by_a_pixel_and_no_further(example):
