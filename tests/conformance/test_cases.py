@@ -227,6 +227,7 @@ def test_what_is_not_finite_spoils_some_rows_and_not_all(name: str) -> None:
     assert (True, False) == (bool(spoiled.any()), bool(spoiled.all()))
 
 
+@pytest.mark.usefixtures("shapes_checked")
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_no_answer_is_trivial(case: Case) -> None:
     """Zeros of the right shape are not the answer, unless nothing is to be seen."""

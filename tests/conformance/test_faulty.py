@@ -57,6 +57,7 @@ def test_a_command_of_its_own_fails_a_fault(name: str) -> None:
     assert f"{name} does not conform in this part of the suite" in ran.stdout
 
 
+@pytest.mark.usefixtures("shapes_checked")
 @pytest.mark.parametrize("family", "ABCDEFGH")
 def test_no_honest_variant_is_accused(family: str) -> None:
     """Other tiles, orders, accumulators and roundings are right."""
