@@ -205,7 +205,7 @@ def parity(session: nox.Session, held: str) -> None:
         chosen = [word for name in BACKENDS for word in ("--backend", name)]
         session.run("python", str(script), "--check", *chosen, env={"HF_HUB_OFFLINE": "1"})
         return
-    # Coverage is kept in the temporary folder: `tests` would combine any `.coverage.*` beside its own.
+    # Its coverage stays in the temporary folder: `tests` combines any `.coverage.*` beside its own.
     with session.chdir(session.create_tmp()):
         session.run(
             "pytest",
