@@ -147,32 +147,68 @@ def backward(
     dbias = None if bias is None else empty_as(bias)
     dsinks = None if sinks is None else torch.empty_like(sinks)
     due = [empty_as(x) for x in (problem.q, problem.k, problem.v)]
-    dq, dk, dv = (room_for(x) for x in due)
     out, dout = columns_in_eights(result.out), columns_in_eights(dout)
+    dq, dk, dv = map(room_for, due)
+    made = Made(dq, dk, dv, dbias, dsinks, rows_like(call))
     if path and not calls.reasons_backward(problem, chip_of(problem.q.device)):
-        if 0 in dout.stride():
-            dout = dout.contiguous()
-        steps = launch_backward.launches_of(call, out, lse, dout, dlse, (dq, dk, dv), dsinks)
-        launches = [(launch, launch.run()) for launch in steps]
+        dout = dout.contiguous() if 0 in dout.stride() else dout
+        launches = _along_path(call, out, lse, dout, dlse, made)
         as_given = call.takes(problem) and out is given["out"] and dout is given["dout"]
-        if as_given and all(x is y for x, y in zip((dq, dk, dv), due, strict=True)):
+        as_given = as_given and all(x is y for x, y in zip(due, (dq, dk, dv), strict=True))
+        if as_given and dbias is None:
             rooms = {"dq": dq, "dk": dk, "dv": dv, "dsinks": dsinks}
             rooms |= {name: launches[0][0].arguments[name] for name in launch_backward.ROOMS}
             buffers = {name: x for name, x in rooms.items() if x is not None}
             replay.keep(gradients_key(problem, given, precision), buffers, launches)
-        dq, dk, dv = map(settle, due, (dq, dk, dv))
-        return AttentionGradients(dq, dk, dv, None, dsinks)
-    made = Made(dq, dk, dv, dbias, dsinks, rows_like(call))
+    else:
+        _along_no_path(call, out, lse, dout, dlse, made)
+    dq, dk, dv = map(settle, due, (dq, dk, dv))
+    if dbias is not None:
+        dbias = dbias.reshape(problem.bias.shape)  # type: ignore[union-attr]
+    return AttentionGradients(dq, dk, dv, dbias, dsinks)
+
+
+def _along_path(
+    call: Call,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    dout: torch.Tensor,
+    dlse: torch.Tensor | None,
+    made: Made,
+) -> list[tuple[Launch, Any]]:
+    """Fill in gradients by the kernels for Hopper, and return what was launched.
+
+    The gradient of a bias comes from the same pass, if that has it, and else from a kernel that
+    computes scores anew and sums up what entries and heads share.
+    """
+    dscores = launch_backward.scores_like(call, made.dbias)
+    summed = made.dbias is not None and dscores is None
+    rest = (made[:3], made.dsinks, dscores, made.delta if summed else None)
+    steps = launch_backward.launches_of(call, out, lse, dout, dlse, *rest)
+    launches = [(launch, launch.run()) for launch in steps]
+    if made.dbias is not None and dscores is not None:
+        launch_backward.sum_scores(dscores, made.dbias)
+    elif made.dbias is not None:
+        _bias_gradient(call, lse, dout, made.delta, made.dbias)
+    return launches
+
+
+def _along_no_path(
+    call: Call,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    dout: torch.Tensor,
+    dlse: torch.Tensor | None,
+    made: Made,
+) -> None:
+    """Fill in gradients by the portable kernels."""
+    dbias = made.dbias
     if call.has_dense_bias and dbias is not None and not call.is_full:
         dbias.zero_()  # no tile is visited where nobody sees anybody
     for launch in backward_launches(call, out, lse, dout, dlse, made):
         launch.run()
     if not call.has_dense_bias and dbias is not None:
         _bias_gradient(call, lse, dout, made.delta, dbias)
-    dq, dk, dv = (settle(x, y) for x, y in zip(due, made[:3], strict=True))
-    if dbias is not None:
-        dbias = dbias.reshape(problem.bias.shape)  # type: ignore[union-attr]
-    return AttentionGradients(dq, dk, dv, dbias, dsinks)
 
 
 def backward_launches(

@@ -43,7 +43,7 @@ from attnref_triton.tiles import (
     slope,
     strided,
     tokens_of,
-    units,
+    unit_of,
     visited,
     visits,
     weight,
@@ -122,8 +122,8 @@ def queries_kernel(
     v = (at(v, b, head // group, k_start), v[3], v[4])
     lowest, highest = keys_seen(i, first, last, queries, keys, LEFT, RIGHT)
     limits = (lowest[:, None], highest[:, None])
-    unit, origin = units(scale, softcap, SHAPE)
-    level = tl.where(seeing, row_lse - origin, INF)
+    unit = unit_of(scale, softcap, SHAPE)
+    level = tl.where(seeing, row_lse, INF)
     exponent = binary(level, SHAPE)
     level *= exponent
     exponent *= unit
@@ -274,7 +274,7 @@ def through_queries(
     m = tl.arange(0, BLOCK_M)
     d = tl.arange(0, BLOCK_D)
     e = tl.arange(0, BLOCK_DV)
-    unit, origin = units(scale, softcap, SHAPE)
+    unit = unit_of(scale, softcap, SHAPE)
     count = visits(reach, BLOCK_M, RAGGED)
     total = count
     if GROUPED:
@@ -301,7 +301,7 @@ def through_queries(
         row_delta = load_row(delta, b, head, q_start + i0, m, here, 0.0, RAGGED)
         dp = tl.dot(v_tile, tl.trans(do_tile), input_precision=PRECISION) - row_delta[None, :]
         row_lse = load_row(lse, b, head, q_start + i0, m, here, -INF, RAGGED)
-        level = tl.where(row_lse == -INF, INF, row_lse - origin)
+        level = tl.where(row_lse == -INF, INF, row_lse)
         exponent = binary(level, SHAPE)
         level *= exponent
         exponent *= unit

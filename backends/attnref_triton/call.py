@@ -111,9 +111,8 @@ class Call:
     def shape(self) -> str:
         """What happens to a product on its way to a score, see `tiles.score`.
 
-        The short ways leave a scale to the exponential: a plain one's needs to keep
-        the order of scores, and a cap's costs an absolute error of some `2^-22 cap`, which
-        is less than what rounding weights to a half precision costs.
+        The short ways leave a scale or a cap to the exponential: a plain one's needs to keep the
+        order of scores, and a mild cap's is as good as float32, see `tiles.bent`.
         """
         half = self.q.element_size() == 2
         if self.bias is not None:
@@ -169,7 +168,8 @@ class Call:
 TINY = 1e-30
 """A scale below it may vanish when multiplied by a logarithm, a cap's inverse overflow."""
 
-MILD = 256.0
+
+MILD = 50.0
 """The largest soft cap whose scores may be computed in the short way."""
 
 

@@ -48,7 +48,7 @@ from attnref_triton.tiles import (
     score,
     strided,
     tokens_of,
-    units,
+    unit_of,
     visited,
     visits,
     weight,
@@ -116,7 +116,7 @@ def forward_kernel(
     bias_rows = None if bias is None else at(bias, b, head_of_row[:, None], i[:, None])
     lowest, highest = keys_seen(i, first, last, queries, keys, LEFT, RIGHT)
     limits = (lowest[:, None], highest[:, None])
-    unit, origin = units(scale, softcap, SHAPE)
+    unit = unit_of(scale, softcap, SHAPE)
 
     m = tl.full([BLOCK_M], -INF, tl.float32)
     l = tl.zeros([BLOCK_M], tl.float32)
@@ -128,7 +128,7 @@ def forward_kernel(
             LEFT, PRECISION, WHOLE, MASK_EIGHTS, BIAS_EIGHTS,
         )  # fmt: skip
 
-    m = origin + m * unit
+    m = m * unit
     if sinks is not None:
         sink = tl.load(sinks + head_of_row).to(tl.float32)
         m, l, acc = with_sink(m, l, acc, sink)
@@ -155,7 +155,7 @@ def attend(
     n = tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
     dv = tl.arange(0, BLOCK_DV)
-    unit, _ = units(scale, softcap, SHAPE)
+    unit = unit_of(scale, softcap, SHAPE)
     for t in range(visits(reach, BLOCK_N, RAGGED)):
         j0 = visited(t, reach, BLOCK_N, RAGGED)
         j = (j0 + n)[None, :]

@@ -113,16 +113,22 @@ DENSE = {
 """Columns to the form that serves them."""
 
 DENSE_ENTRIES = {**DENSE, (128, 128): Form((128, 128), 2, 128, 2, True, 168)}
-"""The same where only the device knows what each entry of a batch has.
+"""The same where only the device knows what each entry of a batch has, or keys have a bias.
 
-With three groups, that loop would write to local memory.
+With three groups, those loops would write to local memory.
 """
+
+WASTE = 1.1
+"""Rows of tiles of three groups, in those of two, beyond which two do: at 1024 tokens, 1.125."""
 
 DENSE_TABLED = {
     form.columns: form
     for form in (
         Form((64, 64), 3, 128, 2, False, 128),
         Form((128, 128), 2, 128, 2, True, 168, direct=True),
+        Form((192, 128), 2, 64, 3, True, 168, direct=True),
+        Form((192, 256), 2, 64, 2, True, 168, direct=True),
+        Form((256, 256), 2, 64, 2, True, 168, direct=True),
     )
 }
 """The same with a bias or a mask, of which a tile for each consumer lies in the ring."""
@@ -150,7 +156,10 @@ DENSE_BACKWARD = {
 """Columns of a head, rounded up to a power of two, to the form that serves them backward."""
 
 CAPPED_BACKWARD = {**DENSE_BACKWARD, 64: BackwardForm(64, 3, 168)}
-"""The same beneath a soft cap, which takes more registers for each pair."""
+"""The same beneath a soft cap, or with a bias or mask of keys: more registers for each pair."""
+
+TABLED_BACKWARD = {64: BackwardForm(64, 3, 168), 128: BackwardForm(64, 2, 168)}
+"""The same with a bias or a mask, of which a tile lies in the ring with the queries."""
 
 HOPPER = {
     "forward": {64: Tiles(128, 64, 4, 3), 128: Tiles(64, 64, 4, 3), 256: Tiles(128, 32, 8, 3)},

@@ -32,6 +32,7 @@ NUMBERS = [
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 INF = tl.constexpr(float("inf"))
+KEEP = tl.constexpr(tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -275,18 +276,13 @@ def score(dot, bias, rows, j, guard, scale, softcap, SHAPE: tl.constexpr):
     """Turn a product into a score: scale, cap, bias, in order (B1 to B3).
 
     What is returned is natural only where the shape is `"scaled"` or `"biased"`. Otherwise
-    it is `(natural - origin) / unit`, see `units`, and the exponential, which multiplies
-    anyway, does the rest.
-
-    Of a capped score that is `-1 / (e^{2x} + 1)`, which rises as `tanh x` does: two special
-    functions and three multiplications or additions. A reciprocal square root, squared, is
-    one instruction where a division is six.
+    it is to be multiplied by `unit_of`, and the exponential, which multiplies anyway, does the
+    rest.
     """
     if SHAPE == "plain":
         s = dot
     elif SHAPE == "capped":
-        root = tl.rsqrt(tl.exp2(dot * (scale * (2.0 * LOG2E) / softcap)) + 1.0)
-        s = root * (-1.0 * root)
+        s = bent(dot * (scale / softcap))
     else:
         s = dot * scale
         if softcap is not None:
@@ -297,27 +293,38 @@ def score(dot, bias, rows, j, guard, scale, softcap, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def units(scale, softcap, SHAPE: tl.constexpr):
-    """Return `(unit, origin)`: a natural score is `origin + unit * score(...)`."""
+def unit_of(scale, softcap, SHAPE: tl.constexpr):
+    """Return what `score(...)` is to be multiplied by to be natural."""
     unit = 1.0
-    origin = 0.0
     if SHAPE == "plain":
         unit = scale
     elif SHAPE == "capped":
-        unit = 2.0 * softcap
-        origin = softcap
-    return unit, origin
+        unit = softcap
+    return unit
 
 
 @triton.jit
 def slope(s, dot, scale, softcap, SHAPE: tl.constexpr):
     """Differentiate the soft cap, with the score `s` at hand."""
     if SHAPE == "capped":
-        change = -4.0 * s * (1.0 + s)
+        change = 1.0 - s * s
     else:
-        bent = tanh(dot * (scale / softcap))
-        change = 1.0 - bent * bent
+        t = tanh(dot * (scale / softcap))
+        change = 1.0 - t * t
     return change
+
+
+@triton.jit
+def bent(x):
+    """Approximate `tanh x` as `(e^{2x} - 1) / (e^{2x} + 1)`, for a cap that is mild.
+
+    All but the power is exact or off in proportion, which leaves an error of one rounding at one,
+    times half the cap; `1 - 2 / (e^{2x} + 1)` would add up four. A reciprocal square root,
+    squared, is one instruction where a division is six. NaN stays NaN.
+    """
+    power = tl.exp2(tl.minimum(x * (2.0 * LOG2E), 126.0, propagate_nan=KEEP))
+    root = tl.rsqrt(power + 1.0)
+    return (power - 1.0) * root * root
 
 
 @triton.jit

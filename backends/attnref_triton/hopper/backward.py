@@ -58,7 +58,7 @@ from attnref_triton.tiles import at, locate, strided, tokens_of
 LOG2E = 1.4426950408889634
 """Turns powers of e into powers of two."""
 
-LOG2E_ = tl.constexpr(LOG2E)
+RATE = gl.constexpr(LOG2E)
 INF = gl.constexpr(float("inf"))
 KEYS = gl.constexpr(128)
 FAR = gl.constexpr(1e18)
@@ -77,14 +77,15 @@ def add_to_global(desc, coord, src, _semantic=None):
 @triton.jit(do_not_specialize=["n", "heads", "lines", "tiles", "Sq", "padded"])
 def rows_kernel(
     q, out, dout, lse, dlse, delta, rows, sums, q_tails, do_tails, strides, row_strides, q_side,
-    origin, n, heads, lines, tiles, Sq, padded,
+    origin, rate, n, heads, lines, tiles, Sq, padded,
     BLOCK_M: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Lay out `lse` and `delta` of a tile of rows, and clear its part of `dq`.
 
     `rows` is `(2, B Hq, padded)`, `sums` is `(B Hq, padded, D)`; tiles are those of
-    `tiles.locate`. Where a tile is cut by the length of its entry, what of its queries is real
-    goes to `q_tails` and `do_tails`, `(n, Hq, BLOCK_M, D or DV)`. A sink wants `delta` as it is.
+    `tiles.locate`; `lse` is laid out from `origin` on, times `rate`. Where a tile is cut by the
+    length of its entry, what of its queries is real goes to `q_tails` and `do_tails`,
+    `(n, Hq, BLOCK_M, D or DV)`. A sink wants `delta` as it is.
     """
     out = tokens_of(out, strides[0])
     dout = tokens_of(dout, strides[1])
@@ -108,10 +109,10 @@ def rows_kernel(
     seeing = level != float("-inf")
     taken = tl.where(seeing, taken, 0.0)
     if delta is not None:
-        delta = strided(delta, row_strides[0], False)
+        delta = strided(delta, row_strides[2], False)
         tl.store(at(delta, b, h, start + i), taken, mask=real)
     row = line.to(tl.int64) * padded + pid % tiles * BLOCK_M + m
-    tl.store(rows + row, tl.where(seeing, (level - origin) * LOG2E_, float("inf")))
+    tl.store(rows + row, tl.where(seeing, (level - origin) * rate, float("inf")))
     tl.store(rows + lines.to(tl.int64) * padded + row, taken)
     columns = (d < D)[None, :]
     tl.store(
@@ -155,10 +156,11 @@ def scale_kernel(
 )  # fmt: skip
 def gradients_kernel(
     q, k, v, dout, q_tails, do_tails, q_side, k_side, offsets, rows, sums, dk, dv, dk_to, dv_to,
-    token_strides, first, last, n, Sq, Sk, tiles, heads, group, lines, together, padded,
-    bend, exponent, scale,
+    token_strides, extra, shared, dextra, first, last, n, Sq, Sk, tiles, heads, group, lines,
+    together, padded, bend, exponent, scale,
     BLOCK_M: gl.constexpr, STAGES: gl.constexpr, BLOCK_D: gl.constexpr, LEFT: gl.constexpr,
-    RIGHT: gl.constexpr, OFFSET: gl.constexpr, CAPPED: gl.constexpr,
+    RIGHT: gl.constexpr, OFFSET: gl.constexpr, CAPPED: gl.constexpr, TABLED: gl.constexpr,
+    KEYED: gl.constexpr,
 ):  # fmt: skip
     """Compute `dk` and `dv` of one tile of keys, and add its part of `dq`.
 
@@ -169,6 +171,12 @@ def gradients_kernel(
     are those of the score times `exponent`, or of one minus its tangent, for which it is
     multiplied by `bend` first. There are `lines` query heads in all, `heads` of keys in an
     entry, of which `together` are worked on at a time.
+
+    `TABLED` says what `extra` is: a `"bias"`, beside which `exponent` makes a product a natural
+    score and `lse` is natural, a `"mask"`, or `"no"`. It is a descriptor, of which `shared` says
+    along which axes it is no single one, or where it is `KEYED`, the same for all queries,
+    a pointer, and `shared` its strides of entries and heads. The gradient of a bias goes to
+    `dextra`: likewise a descriptor, or sums over queries `(B, Hq, Sk)`.
     """
     k_s = gl.allocate_shared_memory(k.dtype, [1, 1, KEYS, BLOCK_D], k.layout)
     v_s = gl.allocate_shared_memory(k.dtype, [1, 1, KEYS, BLOCK_D], v.layout)
@@ -177,7 +185,17 @@ def gradients_kernel(
     lse_s = gl.allocate_shared_memory(gl.float32, [STAGES, 1, BLOCK_M], rows.layout)
     delta_s = gl.allocate_shared_memory(gl.float32, [STAGES, 1, BLOCK_M], rows.layout)
     exchange: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
-    ds_s = gl.allocate_shared_memory(q.dtype, [KEYS, BLOCK_M], exchange)
+    # As the gradient of a bias lies in memory, if there is one for each score.
+    GRADED: gl.constexpr = dextra is not None and not KEYED
+    if GRADED:
+        ds_s = gl.allocate_shared_memory(q.dtype, [1, 1, BLOCK_M, KEYS], dextra.layout)
+    else:
+        ds_s = gl.allocate_shared_memory(q.dtype, [KEYS, BLOCK_M], exchange)
+    x_s = q_s
+    if KEYED:
+        x_s = (extra, shared[0], shared[1])
+    elif TABLED != "no":
+        x_s = gl.allocate_shared_memory(extra.dtype, [STAGES, 1, 1, BLOCK_M, KEYS], extra.layout)
     dq_s = gl.allocate_shared_memory(gl.float32, [BLOCK_M, BLOCK_D], sums.layout)
     bar: gl.constexpr = mbarrier.MBarrierLayout()
     kv_full = gl.allocate_shared_memory(gl.int64, [1], bar)
@@ -193,6 +211,7 @@ def gradients_kernel(
 
     PACKED: gl.constexpr = k_side[0] is not None
     CUT: gl.constexpr = PACKED or k_side[1] is not None
+    TAILS: gl.constexpr = q_tails is not None
     b, g, j0, k_start, keys, extent, q_start, queries, base, first, last, i_low, count = share_of(
         q_side, k_side, offsets, first, last, n, Sq, Sk, tiles, heads, lines // group, together,
         BLOCK_M, KEYS, LEFT, RIGHT, OFFSET,
@@ -200,15 +219,17 @@ def gradients_kernel(
     gl.warp_specialize(
         [
             (consume, (
-                sums, dk, dv, dk_to, dv_to, token_strides, k_s, v_s, q_s, do_s, lse_s, delta_s,
-                ds_s, dq_s, kv_full, q_full, do_full, free, b, g, j0, k_start, i_low, base, count,
-                first, last, keys, extent, heads, group, padded, bend, exponent, scale,
-                BLOCK_M, STAGES, BLOCK_D, LEFT, RIGHT, CAPPED, CUT, PACKED,
+                sums, dk, dv, dk_to, dv_to, token_strides, dextra, k_s, v_s, q_s, do_s, x_s, lse_s,
+                delta_s, ds_s, dq_s, kv_full, q_full, do_full, free, b, g, j0, k_start, i_low, base,
+                count, first, last, keys, extent, heads, group, padded, bend, exponent, scale,
+                BLOCK_M, STAGES, BLOCK_D, LEFT, RIGHT, CAPPED, CUT, TAILS, PACKED, TABLED, KEYED,
+                GRADED,
             )),
             (produce, (
-                q, k, v, dout, q_tails, do_tails, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
-                kv_full, q_full, do_full, free, b, g, j0, k_start, i_low, q_start, base, count,
-                queries, heads, group, lines, BLOCK_M, STAGES, q_tails is not None, PACKED,
+                q, k, v, dout, q_tails, do_tails, rows, extra, shared, k_s, v_s, q_s, do_s, x_s,
+                lse_s, delta_s, kv_full, q_full, do_full, free, b, g, j0, k_start, i_low, q_start,
+                base, count, queries, heads, group, lines,
+                BLOCK_M, STAGES, TAILS, PACKED, TABLED != "no" and not KEYED,
             )),
         ],
         [1], [24],
@@ -331,10 +352,11 @@ def following(at, member, count):
 
 @gluon.jit
 def produce(
-    q, k, v, dout, q_tails, do_tails, rows, k_s, v_s, q_s, do_s, lse_s, delta_s,
-    kv_full, q_full, do_full, free, b, g, j0, k_start, i_low, q_start, base, count,
-    queries, heads, group, lines,
+    q, k, v, dout, q_tails, do_tails, rows, extra, shared, k_s, v_s, q_s, do_s, x_s,
+    lse_s, delta_s, kv_full, q_full, do_full, free, b, g, j0, k_start, i_low, q_start,
+    base, count, queries, heads, group, lines,
     BLOCK_M: gl.constexpr, STAGES: gl.constexpr, TAILS: gl.constexpr, PACKED: gl.constexpr,
+    LAID: gl.constexpr,
 ):  # fmt: skip
     """Copy what consumers need: keys and values once, queries and what belongs to them in rings."""
     entry, token = placed(b, j0, k_start, PACKED)
@@ -352,7 +374,15 @@ def produce(
         slot = step % STAGES
         mbarrier.wait(free.index(slot), ((step // STAGES) & 1) ^ 1)
         full = q_full.index(slot)
-        mbarrier.expect(full, q.block_type.nbytes + rows.block_type.nbytes)
+        if LAID:
+            mbarrier.expect(
+                full, q.block_type.nbytes + rows.block_type.nbytes + extra.block_type.nbytes
+            )
+            tma.async_copy_global_to_shared(
+                extra, [b * shared[0], h * shared[1], i0, j0], full, x_s.index(slot)
+            )
+        else:
+            mbarrier.expect(full, q.block_type.nbytes + rows.block_type.nbytes)
         cut = i0 + BLOCK_M > queries
         copy_queries(q, q_tails, b, [entry, h, token, 0], cut, full, q_s.index(slot), TAILS)
         tma.async_copy_global_to_shared(rows, [line, row], full, lse_s.index(slot))
@@ -377,14 +407,16 @@ def copy_queries(x, tails, b, where, cut, full, room, TAILS: gl.constexpr):
 
 @gluon.jit
 def consume(
-    sums, dk, dv, dk_to, dv_to, token_strides, k_s, v_s, q_s, do_s, lse_s, delta_s,
-    ds_s, dq_s, kv_full, q_full, do_full, free, b, g, j0, k_start, i_low, base, count,
-    first, last, keys, extent, heads, group, padded, bend, exponent, scale,
+    sums, dk, dv, dk_to, dv_to, token_strides, dextra, k_s, v_s, q_s, do_s, x_s, lse_s,
+    delta_s, ds_s, dq_s, kv_full, q_full, do_full, free, b, g, j0, k_start, i_low, base,
+    count, first, last, keys, extent, heads, group, padded, bend, exponent, scale,
     BLOCK_M: gl.constexpr, STAGES: gl.constexpr, BLOCK_D: gl.constexpr, LEFT: gl.constexpr,
-    RIGHT: gl.constexpr, CAPPED: gl.constexpr, CUT: gl.constexpr, PACKED: gl.constexpr,
+    RIGHT: gl.constexpr, CAPPED: gl.constexpr, CUT: gl.constexpr, TAILS: gl.constexpr,
+    PACKED: gl.constexpr, TABLED: gl.constexpr, KEYED: gl.constexpr, GRADED: gl.constexpr,
 ):  # fmt: skip
     """Multiply; see the top of this file for what runs under what."""
     dtype: gl.constexpr = q_s.dtype
+    NOTHING: gl.constexpr = FAR if CAPPED else -INF
     flat: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
     s_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, BLOCK_M, 16])
     acc_l: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, BLOCK_D, 16])
@@ -406,6 +438,11 @@ def consume(
     dv_acc = gl.zeros([KEYS, BLOCK_D], gl.float32, acc_l)
     nothing = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l)
     no_sum = gl.zeros([BLOCK_M, BLOCK_D], gl.float32, dq_l)
+    dx = gl.zeros([KEYS], gl.float32, gl.SliceLayout(1, s_l))
+    if GRADED:
+        ds_t = ds_s._reinterpret(dtype, [BLOCK_M, KEYS], flat)
+    else:
+        ds_t = ds_s.permute((1, 0))
     s = nothing
     total = count * group
     mbarrier.wait(kv_full, 0)
@@ -427,20 +464,38 @@ def consume(
         dp = warpgroup_mma(v_tile, do_tile.permute((1, 0)), dp, is_async=True)
         if CAPPED:
             s = lowered(s, bend)
+        if TABLED != "no":
+            x = numbers(x_s, slot, b, g * group + member, j0, keys, s_l, TABLED, KEYED)
+            s = s * exponent + x if TABLED == "bias" else gl.where(x != 0, s, NOTHING)
         if is_ragged(i0, j0, first, last, keys, BLOCK_M, KEYS, LEFT, RIGHT):
-            s = hide(s, i0, j0, first, last, keys, LEFT, RIGHT, FAR if CAPPED else -INF)
+            s = hide(s, i0, j0, first, last, keys, LEFT, RIGHT, NOTHING)
         level = row_of(lse_s.index(slot), s_l, BLOCK_M)
-        p = gl.exp2(s * exponent - level)
+        if TABLED == "bias":
+            if TAILS and not KEYED:  # a bias may be anything where there is no query (C4)
+                s = gl.where(level < INF, s, -INF)
+            p = gl.exp2((s - level) * RATE)
+        else:
+            p = gl.exp2(s * exponent - level)
         dv_acc = warpgroup_mma(factor(p, dv_acc, dtype), do_tile, dv_acc, is_async=True)
         if CAPPED:
             p *= s * (2.0 - s)  # the slope, taken here for want of registers
         dp = warpgroup_mma_wait(1, deps=(dp,))
         ds = p * dp
-        ds_s.store(ds.to(dtype))
+        if KEYED and TABLED == "bias":
+            line = (b * heads + g) * group + member
+            dx = tallied(dx, ds, dextra, line, j0, keys, extent, at + 1 == count)
+        if GRADED:
+            tma.store_wait(0)
+            gl.thread_barrier()
+            ds_t.permute((1, 0)).store(ds.to(dtype))
+        else:
+            ds_s.store(ds.to(dtype))
         fence_async_shared()
         tma.store_wait(0)
         mbarrier.arrive(free.index((step + STAGES - 1) % STAGES), pred=step > 0)
-        dq = warpgroup_mma(ds_s.permute((1, 0)), k_tile, no_sum, use_acc=False, is_async=True)
+        dq = warpgroup_mma(ds_t, k_tile, no_sum, use_acc=False, is_async=True)
+        if GRADED:
+            tma.async_copy_shared_to_global(dextra, [b, g * group + member, i0, j0], ds_s)
         dk_acc = warpgroup_mma(factor(ds, dk_acc, dtype), q_tile, dk_acc, is_async=True)
         dq, dv_acc = warpgroup_mma_wait(1, deps=(dq, dv_acc))
         dq_s.store(dq)
@@ -489,6 +544,34 @@ def scores(k_tile, q_room, BLOCK_M: gl.constexpr, BLOCK_D: gl.constexpr):
     nothing = gl.zeros([KEYS, BLOCK_M], gl.float32, s_l)
     q_tile = q_room._reinterpret(k_tile.dtype, [BLOCK_M, BLOCK_D], k_tile.layout)
     return warpgroup_mma(k_tile, q_tile.permute((1, 0)), nothing, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def numbers(
+    x_s, slot, b, h, j0, keys, s_l: gl.constexpr, TABLED: gl.constexpr, KEYED: gl.constexpr
+):
+    """Read what is added to a tile of scores, or says which of them are seen (B3, B4)."""
+    if KEYED:
+        j = j0 + gl.arange(0, KEYS, gl.SliceLayout(1, s_l))
+        row = x_s[0] + (b.to(gl.int64) * x_s[1] + h.to(gl.int64) * x_s[2])
+        x = gl.expand_dims(gl.load(row + j, mask=j < keys, other=0), 1)
+    else:
+        bits: gl.constexpr = 16 if TABLED == "bias" else 8
+        flat: gl.constexpr = gl.NVMMASharedLayout(128, bits, rank=2)
+        room = x_s.index(slot)
+        tile = room._reinterpret(x_s.dtype, [room.shape[2], KEYS], flat)
+        x = tile.permute((1, 0)).load(s_l)
+    return x.to(gl.float32) if TABLED == "bias" else x
+
+
+@gluon.jit
+def tallied(dx, ds, sums, line, j0, keys, Sk, done):
+    """Add a tile's part of the gradient of a bias for each key; hand it over with the last."""
+    dx += gl.sum(ds, 1)
+    j = j0 + gl.arange(0, KEYS, dx.type.layout)
+    row = sums + line.to(gl.int64) * Sk
+    gl.store(row + j, dx, mask=(j < keys) & done)
+    return gl.where(done, 0.0, dx)
 
 
 @gluon.jit

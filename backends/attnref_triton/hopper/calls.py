@@ -11,10 +11,11 @@ from attnref.backend import Reason
 from attnref.problem import AttentionProblem, VarlenProblem
 from attnref_triton.backend import WIDEST, interpreted
 from attnref_triton.call import MILD, TINY
+from attnref_triton.hopper.launch_backward import WIDE
 from attnref_triton.hopper.schedule import ROWS
+from attnref_triton.hopper.tma import same_for_queries
 from attnref_triton.tables import (
     DENSE_BACKWARD,
-    DENSE_TABLED,
     FEW,
     Chip,
 )
@@ -29,7 +30,7 @@ MOST = 2**20
 """Tiles of queries whose turns are still written down."""
 
 FLAT = 1e-3
-"""The smallest soft cap beneath which the power of a hidden score is sure to vanish."""
+"""The smallest soft cap beneath which the power of a hidden score is sure to vanish, backward."""
 
 KNOWN = ("3.6",)
 """Releases of Triton that the path ran with; to others Gluon, an experiment, may mean less."""
@@ -72,9 +73,12 @@ def reasons_backward(problem: AttentionProblem | VarlenProblem, chip: Chip) -> l
     """
     if against := _about_machine(chip):
         return against
-    tables = [name for name in ("bias", "mask") if getattr(problem, name, None) is not None]
-    against = [Reason("feature", f"there is a {name}", name) for name in tables]
-    against += [*_about_scores(problem, FLAT), *_about_sizes_backward(problem)]
+    against = [*_about_scores(problem), *_about_sizes_backward(problem)]
+    if problem.softcap is not None and problem.softcap < FLAT:
+        said = f"a softcap of {problem.softcap} is below {FLAT}"
+        against.append(Reason("softcap", said, "softcap"))
+    if isinstance(problem, AttentionProblem):
+        against += [*_about_tables(problem), *_about_tables_backward(problem)]
     against += _about_strides(problem)
     if torch.are_deterministic_algorithms_enabled():
         said = "torch.use_deterministic_algorithms is on, and dq is added up in no fixed order"
@@ -110,12 +114,11 @@ def _about_machine(chip: Chip) -> list[Reason]:
     return [] if lacking is None else [Reason("gluon", lacking)]
 
 
-def _about_scores(p: AttentionProblem | VarlenProblem, least: float = 0.0) -> Iterator[Reason]:
+def _about_scores(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:
     if p.dtype not in ("float16", "bfloat16"):
         yield Reason("dtype", f"{p.dtype} is no half precision", "q")
-    if p.softcap is not None and not least <= p.softcap <= MILD:
-        said = f"a softcap of {p.softcap} is not between {least} and {MILD}"
-        yield Reason("softcap", said, "softcap", MILD)
+    if p.softcap is not None and p.softcap > MILD:
+        yield Reason("softcap", f"a softcap of {p.softcap} is above {MILD}", "softcap", MILD)
     if p.softcap is None and p.scale <= TINY:
         yield Reason("scale", f"a scale of {p.scale} does not keep the order of scores")
 
@@ -126,22 +129,30 @@ def _about_tables(p: AttentionProblem) -> Iterator[Reason]:
     for name, x, dtypes in (("bias", p.bias, HALF), ("mask", p.mask, (torch.bool,))):
         if x is None:
             continue
+        if x.shape[-1:] != (p.sizes.Sk,) or x.stride(-1) != 1:
+            yield Reason("strides", f"columns of the {name} are not adjacent", name)
+        if same_for_queries(x):
+            continue
         if x.dtype not in dtypes:
             yield Reason("dtype", f"the {name} is {x.dtype}, which is no half precision", name)
-        lines = x.ndim > 1 and x.shape[-2:] == (p.sizes.Sq, p.sizes.Sk)
         sixteen = 16 // x.element_size()
         rows = [s for s, n in zip(x.stride()[:-1], x.shape, strict=False) if n > 1]
-        if not lines or rows[-1:] == [0] or any(s % sixteen for s in rows) or x.data_ptr() % 16:
+        if any(s % sixteen for s in rows) or x.data_ptr() % 16:
             yield Reason("strides", f"rows of the {name} do not begin at sixteen bytes", name)
-        elif x.stride(-1) != 1:
-            yield Reason("strides", f"columns of the {name} are not adjacent", name)
-        if p.window[0] is not None:
-            yield Reason("window", f"a bound on the left beside a {name} is not tried yet", name)
-        if p.softcap is not None:
-            yield Reason("softcap", f"a softcap beside a {name} is not tried yet", "softcap")
-        if max(p.sizes.D, p.sizes.Dv) > max(DENSE_TABLED)[0]:
-            said = f"there is a {name}, and no room for it beside {p.sizes.D} columns"
-            yield Reason("head-size", said, name, max(DENSE_TABLED)[0])
+
+
+def _about_tables_backward(p: AttentionProblem) -> Iterator[Reason]:
+    tables = {name: x for name in ("bias", "mask") if (x := getattr(p, name)) is not None}
+    columns = max(p.sizes.D, p.sizes.Dv)
+    if columns > WIDE:
+        for name in tables:
+            yield Reason("head-size", f"there is a {name} beside {columns} columns", name, WIDE)
+    if p.bias is None:
+        return
+    if p.softcap is not None:
+        yield Reason("softcap", "there is a softcap beside a bias", "softcap")
+    if p.bias.ndim > 1 and p.bias.shape[-2] > 1 and same_for_queries(p.bias):
+        yield Reason("strides", "the bias has one row in memory, and its gradient many", "bias")
 
 
 def _about_sizes(p: AttentionProblem | VarlenProblem) -> Iterator[Reason]:

@@ -39,6 +39,7 @@ captures stays in registers through all its loops, and made them spill.
 head is an axis of the descriptor.
 """
 
+import triton.language as tl
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -55,6 +56,7 @@ LOG2E = 1.4426950408889634
 LN2 = gl.constexpr(0.6931471805599453)
 INV_LN2 = gl.constexpr(LOG2E)
 INF = gl.constexpr(float("inf"))
+KEEP = gl.constexpr(tl.PropagateNan.ALL)
 ROWS = gl.constexpr(64)
 TURN = gl.constexpr(4)
 HEAD = gl.constexpr(10)
@@ -64,28 +66,33 @@ COUNTER = gl.constexpr(4)
 @gluon.jit
 def attend_kernel(
     q, k, v, extra, shared, out, results, out_strides, lse, sinks, turns, table,
-    exponent, bend, origin, unit,
+    exponent, bend, unit,
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     DV: gl.constexpr, PARTS: gl.constexpr, LEFT: gl.constexpr, OVERLAP: gl.constexpr,
     DIRECT: gl.constexpr, ENTRIES: gl.constexpr, CLEAN: gl.constexpr, PACKED: gl.constexpr,
-    TABLED: gl.constexpr,
+    TABLED: gl.constexpr, KEYED: gl.constexpr,
 ):  # fmt: skip
     """Attend; a program takes its turns, see the top of this file.
 
     `q`, `k`, `v` and `out` are descriptors of `(B, H, S, D)`, and `lse` is `(B, H, Sq)` without
-    gaps. A natural score is `origin + unit * s` (`tiles.units`), and `exponent` is that unit
-    times `LOG2E`; `bend` is what a capped score's product is multiplied by. What a call
+    gaps. A natural score is `unit * s` (`tiles.unit_of`), and `exponent` is that unit times
+    `LOG2E`; `bend` is what a capped score's product is multiplied by. What a call
     does not have is `None`, and no code comes of it.
 
     `DIRECT`: results go from registers to memory, `results` with its strides. `ENTRIES`: the
     device says what each entry of a batch has, turns are taken by whoever is free, and
     `CLEAN` if there are keys that must not be read. `PACKED`: rows past a tile's last are
-    another sequence's. `TABLED`: what `extra` is, `"bias"`, `"mask"` or `"no"`.
+    another sequence's. `TABLED`: what `extra` is, `"bias"`, `"mask"` or `"no"`; `KEYED`, if it is
+    the same for all queries: a pointer, and `shared` its strides of entries and heads.
     """
     P: gl.constexpr = D // PARTS
     q_s = gl.allocate_shared_memory(q.dtype, [CONSUMERS * PARTS, 1, 1, ROWS, P], q.layout)
+    # What comes through shared memory; a row for all queries comes from memory.
+    LAID: gl.constexpr = "no" if KEYED else TABLED
     extra_s = q_s
-    if TABLED != "no":
+    if KEYED:
+        extra_s = (extra, shared[0], shared[1])
+    elif TABLED != "no":
         extra_s = gl.allocate_shared_memory(
             extra.dtype, [STAGES * CONSUMERS, 1, 1, ROWS, BLOCK_N], extra.layout
         )
@@ -124,30 +131,30 @@ def attend_kernel(
         gl.warp_specialize(
             [
                 (consume, (
-                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
-                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
+                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, unit,
+                    q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
                     k_full, k_free, v_full, v_free,
                     3, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
-                    PACKED, TABLED, 0,
+                    PACKED, TABLED, KEYED, 0,
                 )),
                 (consume, (
-                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
-                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
+                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, unit,
+                    q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
                     k_full, k_free, v_full, v_free,
                     3, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
-                    PACKED, TABLED, 1,
+                    PACKED, TABLED, KEYED, 1,
                 )),
                 (produce, (
                     q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full,
                     mail_free, q_full, q_free, k_full, k_free, v_full, v_free, 3, BLOCK_N, STAGES,
-                    D, PARTS, ENTRIES, TABLED,
+                    D, PARTS, ENTRIES, LAID,
                 )),
                 (consume, (
-                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
-                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
+                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, unit,
+                    q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
                     k_full, k_free, v_full, v_free,
                     3, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
-                    PACKED, TABLED, 2,
+                    PACKED, TABLED, KEYED, 2,
                 )),
             ],
             [4, 1, 4], [160, 24, 160],
@@ -156,23 +163,23 @@ def attend_kernel(
         gl.warp_specialize(
             [
                 (consume, (
-                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
-                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
+                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, unit,
+                    q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
                     k_full, k_free, v_full, v_free,
                     2, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
-                    PACKED, TABLED, 0,
+                    PACKED, TABLED, KEYED, 0,
                 )),
                 (consume, (
-                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin,
-                    unit, q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
+                    out, results, out_strides, lse, sinks, turns, table, exponent, bend, unit,
+                    q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
                     k_full, k_free, v_full, v_free,
                     2, BLOCK_N, STAGES, D, DV, PARTS, LEFT, OVERLAP, DIRECT, ENTRIES, CLEAN,
-                    PACKED, TABLED, 1,
+                    PACKED, TABLED, KEYED, 1,
                 )),
                 (produce, (
                     q, k, v, extra, shared, turns, table, q_s, k_s, v_s, extra_s, mail, mail_full,
                     mail_free, q_full, q_free, k_full, k_free, v_full, v_free, 2, BLOCK_N, STAGES,
-                    D, PARTS, ENTRIES, TABLED,
+                    D, PARTS, ENTRIES, LAID,
                 )),
             ],
             [4, 1], [240, 24],
@@ -274,13 +281,13 @@ def told(turns, mail, mail_full, mail_free, taken):
 
 @gluon.jit
 def consume(
-    out, results, out_strides, lse, sinks, turns, table, exponent, bend, origin, unit,
+    out, results, out_strides, lse, sinks, turns, table, exponent, bend, unit,
     q_s, o_s, k_s, v_s, extra_s, mail, mail_full, mail_free, q_full, q_free,
     k_full, k_free, v_full, v_free,
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     DV: gl.constexpr, PARTS: gl.constexpr, LEFT: gl.constexpr, OVERLAP: gl.constexpr,
     DIRECT: gl.constexpr, ENTRIES: gl.constexpr, CLEAN: gl.constexpr, PACKED: gl.constexpr,
-    TABLED: gl.constexpr, ME: gl.constexpr,
+    TABLED: gl.constexpr, KEYED: gl.constexpr, ME: gl.constexpr,
 ):  # fmt: skip
     """Attend with 64 queries of each turn's tile: those of consumer `ME`.
 
@@ -307,6 +314,9 @@ def consume(
         m = gl.full([ROWS], -INF, gl.float32, line)
         l = partial(gl.zeros([ROWS, BLOCK_N], gl.float32, s_l))
         acc = gl.zeros([ROWS, DV], gl.float32, o_l)
+        extra_t = extra_s
+        if KEYED:
+            extra_t = keyed_row(extra_s, gl.load(here + 1), gl.load(here + 2), gl.load(row + 1))
         if visits > 0:
             mbarrier.wait(q_full.index(ME), turn & 1)
         for t in range(begin):
@@ -314,25 +324,26 @@ def consume(
         if OVERLAP:
             if end > begin:
                 m, l, acc, p = first_tile(
-                    begin, end, m, l, acc, row, q_s, k_s, extra_s, k_full, k_free, c, exponent,
-                    bend, origin, unit, BLOCK_N, STAGES, D, PARTS, CONSUMERS, LEFT, TABLED, ME,
+                    begin, end, m, l, acc, row, q_s, k_s, extra_t, k_full, k_free, c, exponent,
+                    bend, unit, BLOCK_N, STAGES, D, PARTS, CONSUMERS, LEFT, TABLED, KEYED,
+                    ME,
                 )  # fmt: skip
                 if LEFT:
                     m, l, acc, p = overlapped(
-                        begin + 1, a, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full,
-                        k_free, v_full, v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D,
-                        DV, PARTS, CONSUMERS, LEFT, TABLED, ME, True,
+                        begin + 1, a, end, m, l, acc, p, row, q_s, k_s, v_s, extra_t, k_full,
+                        k_free, v_full, v_free, c, exponent, bend, unit, BLOCK_N, STAGES, D,
+                        DV, PARTS, CONSUMERS, LEFT, TABLED, KEYED, ME, True,
                     )  # fmt: skip
                 a = gl.maximum(a, begin + 1)
                 m, l, acc, p = overlapped(
-                    a, z, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full,
-                    k_free, v_full, v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D,
-                    DV, PARTS, CONSUMERS, LEFT, TABLED, ME, False,
+                    a, z, end, m, l, acc, p, row, q_s, k_s, v_s, extra_t, k_full,
+                    k_free, v_full, v_free, c, exponent, bend, unit, BLOCK_N, STAGES, D,
+                    DV, PARTS, CONSUMERS, LEFT, TABLED, KEYED, ME, False,
                 )  # fmt: skip
                 m, l, acc, p = overlapped(
-                    gl.maximum(a, z), end, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full,
-                    k_free, v_full, v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV,
-                    PARTS, CONSUMERS, LEFT, TABLED, ME, True,
+                    gl.maximum(a, z), end, end, m, l, acc, p, row, q_s, k_s, v_s, extra_t, k_full,
+                    k_free, v_full, v_free, c, exponent, bend, unit, BLOCK_N, STAGES, D, DV,
+                    PARTS, CONSUMERS, LEFT, TABLED, KEYED, ME, True,
                 )  # fmt: skip
                 s = (c + end - 1) % STAGES
                 mbarrier.wait(v_full.index(s), ((c + end - 1) // STAGES) & 1)
@@ -345,19 +356,19 @@ def consume(
         else:
             if LEFT:
                 m, l, acc = in_turn(
-                    begin, a, m, l, acc, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full,
-                    v_free, c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV, PARTS,
-                    CONSUMERS, LEFT, CLEAN, TABLED, ME, True,
+                    begin, a, m, l, acc, row, q_s, k_s, v_s, extra_t, k_full, k_free, v_full,
+                    v_free, c, exponent, bend, unit, BLOCK_N, STAGES, D, DV, PARTS,
+                    CONSUMERS, LEFT, CLEAN, TABLED, KEYED, ME, True,
                 )  # fmt: skip
             m, l, acc = in_turn(
-                a, z, m, l, acc, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free,
-                c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV, PARTS, CONSUMERS, LEFT,
-                CLEAN, TABLED, ME, False,
+                a, z, m, l, acc, row, q_s, k_s, v_s, extra_t, k_full, k_free, v_full, v_free,
+                c, exponent, bend, unit, BLOCK_N, STAGES, D, DV, PARTS, CONSUMERS, LEFT,
+                CLEAN, TABLED, KEYED, ME, False,
             )  # fmt: skip
             m, l, acc = in_turn(
-                z, end, m, l, acc, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free,
-                c, exponent, bend, origin, unit, BLOCK_N, STAGES, D, DV, PARTS, CONSUMERS, LEFT,
-                CLEAN, TABLED, ME, True,
+                z, end, m, l, acc, row, q_s, k_s, v_s, extra_t, k_full, k_free, v_full, v_free,
+                c, exponent, bend, unit, BLOCK_N, STAGES, D, DV, PARTS, CONSUMERS, LEFT,
+                CLEAN, TABLED, KEYED, ME, True,
             )  # fmt: skip
         b = gl.load(here + 1)
         h = gl.load(here + 2)
@@ -377,7 +388,7 @@ def consume(
             turn += 1
 
         l = gl.convert_layout(gl.sum(l, 1), line, assert_trivial=True)
-        e, weight = finish(m, l, exponent, None if TABLED == "bias" else origin, sinks, h)
+        e, weight = finish(m, l, exponent, sinks, h)
         i = r0 + gl.arange(0, ROWS, line)
         if ENTRIES:
             e = gl.where(i < real, e, -INF)
@@ -459,9 +470,10 @@ def span(table, tile, CONSUMERS: gl.constexpr, ME: gl.constexpr):
 @gluon.jit
 def in_turn(
     t0, t1, m, l, acc, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free, c,
-    exponent, bend, origin, unit, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
+    exponent, bend, unit, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     DV: gl.constexpr, PARTS: gl.constexpr, CONSUMERS: gl.constexpr, LEFT: gl.constexpr,
-    CLEAN: gl.constexpr, TABLED: gl.constexpr, ME: gl.constexpr, RAGGED: gl.constexpr,
+    CLEAN: gl.constexpr, TABLED: gl.constexpr, KEYED: gl.constexpr, ME: gl.constexpr,
+    RAGGED: gl.constexpr,
 ):  # fmt: skip
     """Take visits one after the other: product, softmax, product."""
     dtype: gl.constexpr = q_s.dtype
@@ -472,7 +484,7 @@ def in_turn(
         mbarrier.wait(k_full.index(slot), phase)
         s = scores(q_s, k_s, slot, BLOCK_N, D, PARTS, ME)
         s = warpgroup_mma_wait(0, deps=(s,))
-        s = tabled(s, slot, extra_s, bend, origin, unit, CONSUMERS, TABLED, ME)
+        s = tabled(s, slot, extra_s, row, t * BLOCK_N, bend, unit, CONSUMERS, TABLED, KEYED, ME)
         mbarrier.arrive(k_free.index(slot))
         if RAGGED:
             s = hide(s, row, t * BLOCK_N, LEFT, ME)
@@ -491,9 +503,9 @@ def in_turn(
 @gluon.jit
 def first_tile(
     t, end, m, l, acc, row, q_s, k_s, extra_s, k_full, k_free, c,
-    exponent, bend, origin, unit, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
+    exponent, bend, unit, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     PARTS: gl.constexpr, CONSUMERS: gl.constexpr, LEFT: gl.constexpr, TABLED: gl.constexpr,
-    ME: gl.constexpr,
+    KEYED: gl.constexpr, ME: gl.constexpr,
 ):  # fmt: skip
     """Begin an overlapping schedule: its first weights, whose product comes with the next visit."""
     dtype: gl.constexpr = q_s.dtype
@@ -501,7 +513,7 @@ def first_tile(
     mbarrier.wait(k_full.index(slot), ((c + t) // STAGES) & 1)
     s = scores(q_s, k_s, slot, BLOCK_N, D, PARTS, ME)
     s = warpgroup_mma_wait(0, deps=(s,))
-    s = tabled(s, slot, extra_s, bend, origin, unit, CONSUMERS, TABLED, ME)
+    s = tabled(s, slot, extra_s, row, t * BLOCK_N, bend, unit, CONSUMERS, TABLED, KEYED, ME)
     mbarrier.arrive(k_free.index(slot))
     s = hide(s, row, t * BLOCK_N, LEFT, ME)
     p, m, l, _ = softmax(s, m, l, exponent, TABLED, True)
@@ -513,9 +525,9 @@ def first_tile(
 @gluon.jit
 def overlapped(
     t0, t1, end, m, l, acc, p, row, q_s, k_s, v_s, extra_s, k_full, k_free, v_full, v_free,
-    c, exponent, bend, origin, unit, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
+    c, exponent, bend, unit, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, D: gl.constexpr,
     DV: gl.constexpr, PARTS: gl.constexpr, CONSUMERS: gl.constexpr, LEFT: gl.constexpr,
-    TABLED: gl.constexpr, ME: gl.constexpr, RAGGED: gl.constexpr,
+    TABLED: gl.constexpr, KEYED: gl.constexpr, ME: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
     """Take visits so that the product of one's weights runs while the next's are worked out.
 
@@ -532,7 +544,7 @@ def overlapped(
         v_tile = v_s.index(before)._reinterpret(dtype, [BLOCK_N, DV], flat)
         acc = warpgroup_mma(p, v_tile, acc, is_async=True)
         s = warpgroup_mma_wait(1, deps=(s,))
-        s = tabled(s, slot, extra_s, bend, origin, unit, CONSUMERS, TABLED, ME)
+        s = tabled(s, slot, extra_s, row, t * BLOCK_N, bend, unit, CONSUMERS, TABLED, KEYED, ME)
         mbarrier.arrive(k_free.index(slot))
         if RAGGED:
             s = hide(s, row, t * BLOCK_N, LEFT, ME)
@@ -564,56 +576,62 @@ def scores(
 
 @gluon.jit
 def capped(s, bend):
-    """Bend products by a soft cap, if there is one, to what rises as the capped scores do (B2).
+    """Bend products by a soft cap, if there is one (B2); what is left is to multiply by it.
 
-    As in `tiles.score`: `-1 / (e^{2x} + 1)`; here the reciprocal is the hardware's own.
+    As `tiles.bent` does, and says why; here the reciprocal is the hardware's own.
     """
     if bend is not None:
-        grown = gl.exp2(s * bend) + 1.0
-        s = -gl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [grown], gl.float32, True, 1
+        power = gl.exp2(gl.minimum(s * bend, 126.0, propagate_nan=KEEP))
+        s = (power - 1.0) * gl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [power + 1.0], gl.float32, True, 1
         )
     return s
 
 
 @gluon.jit
+def keyed_row(extra, b, h, low):
+    """Find the numbers of an entry and a head, from a tile's first key on."""
+    return extra[0] + (b.to(gl.int64) * extra[1] + h.to(gl.int64) * extra[2] + low)
+
+
+@gluon.jit
 def tabled(
-    s, slot, extra_s, bend, origin, unit, CONSUMERS: gl.constexpr, TABLED: gl.constexpr,
-    ME: gl.constexpr,
+    s, slot, extra_s, row, j0, bend, unit, CONSUMERS: gl.constexpr, TABLED: gl.constexpr,
+    KEYED: gl.constexpr, ME: gl.constexpr,
 ):  # fmt: skip
     """Turn products into scores: with a bias, natural ones; and hide what a mask does (B2 to B4).
 
-    The tiles of either lie in the ring with the keys.
+    The tiles of either lie in the ring with the keys; what is the same for all queries is read
+    from memory, and only here, for want of registers.
     """
     s = capped(s, bend)
     if TABLED != "no":
-        bits: gl.constexpr = 16 if TABLED == "bias" else 8
-        flat: gl.constexpr = gl.NVMMASharedLayout(128, bits, rank=2)
-        room = extra_s.index(slot * CONSUMERS + ME)
-        x = room._reinterpret(extra_s.dtype, [ROWS, s.shape[1]], flat).load(s.type.layout)
+        if KEYED:
+            j = gl.arange(0, s.shape[1], gl.SliceLayout(0, s.type.layout)) + j0
+            x = gl.expand_dims(gl.load(extra_s + j, mask=j <= gl.load(row + 5), other=0), 0)
+        else:
+            bits: gl.constexpr = 16 if TABLED == "bias" else 8
+            width: gl.constexpr = min(128, s.shape[1] * bits // 8)
+            flat: gl.constexpr = gl.NVMMASharedLayout(width, bits, rank=2)
+            room = extra_s.index(slot * CONSUMERS + ME)
+            x = room._reinterpret(extra_s.dtype, [ROWS, s.shape[1]], flat).load(s.type.layout)
         if TABLED == "bias":
             s = s * unit + x.to(gl.float32)
-            if origin is not None:
-                s += origin
         else:
             s = gl.where(x != 0, s, -INF)
     return s
 
 
 @gluon.jit
-def finish(m, l, exponent, origin, sinks, h):
+def finish(m, l, exponent, sinks, h):
     """Return rows' `lse`, and what their weighted values are multiplied by (C5, D4)."""
     if sinks is None:
         live = l != 0.0
         l = gl.where(live, l, 1.0)
         e = (m * exponent + gl.log2(l)) * LN2
-        if origin is not None:
-            e += origin
         share = 1.0
     else:
         m = m * (exponent * LN2)
-        if origin is not None:
-            m += origin
         sink = gl.load(sinks + h).to(gl.float32)
         top = gl.maximum(m, sink)
         level = gl.where(top == -INF, 0.0, top)

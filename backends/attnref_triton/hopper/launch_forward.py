@@ -6,7 +6,7 @@ import torch
 
 from attnref_triton.call import Call, in_eights
 from attnref_triton.hopper.schedule import HEAD, ROWS, TOGETHER, bounds, plan_of
-from attnref_triton.hopper.tma import as_batch, condensed, described, parts_of
+from attnref_triton.hopper.tma import as_batch, described, parts_of, same_for_queries, table_of
 from attnref_triton.launch import Launch, enter
 from attnref_triton.layout import EIGHT
 from attnref_triton.plan import tiles_to_cover
@@ -14,6 +14,7 @@ from attnref_triton.tables import (
     DENSE,
     DENSE_ENTRIES,
     DENSE_TABLED,
+    WASTE,
     Chip,
     Form,
 )
@@ -33,18 +34,14 @@ def launches_of(
 
     (Hq, _), (Sq, Sk), form = call.heads, call.tokens, form or form_of(call)
     entries, cap, (D, DV) = has_entries(call), call.softcap, form.columns
-    tabled, extra = "no", None
-    if call.bias is not None:
-        tabled, extra = "bias", condensed(call.bias)
-    elif call.mask is not None:
-        tabled, extra = "mask", condensed(call.mask.view(torch.uint8))
+    extra = table_of(call, ROWS, form.keys)
     usual = replace(call, offset=0) if isinstance(call.offset, torch.Tensor) else call
     shape = (Sq, Sk, *bounds(usual), Hq)
     tiles = tiles_to_cover(call, Sq, form.consumers * ROWS)
     programs = min(chip.processors, tiles * Hq * call.batch)
     row_bytes = sum(call.sizes) * call.q.element_size()
     together = max(1, TOGETHER // (Sk * row_bytes)) * call.group
-    step = 1 if tabled == "no" else STEP
+    step = 1 if extra.keyed or extra.kind == "no" else STEP
     cut = (form, step, call.batch, call.group, programs, together, entries, call.packed * tiles)
     turns, table = plan_of(shape, *cut, str(call.q.device))
     launches = []
@@ -58,14 +55,14 @@ def launches_of(
             x.record_stream(torch.cuda.current_stream(call.q.device))
     out, parts = buffers["out"], parts_of(D)
     direct = form.direct or call.packed
-    natural = tabled == "bias"
-    unit = call.scale if cap is None else 2 * cap
+    natural = extra.kind == "bias"
+    unit = call.scale if cap is None else cap
     arguments = {
         "q": described(as_batch(call.q), ROWS, D // parts),
         "k": described(as_batch(call.k), form.keys, D // parts),
         "v": described(as_batch(call.v), form.keys, DV),
-        "extra": None if extra is None else described(extra, ROWS, form.keys),
-        "shared": (0, 0) if extra is None else tuple(int(n > 1) for n in extra.shape[:2]),
+        "extra": extra.array,
+        "shared": extra.shared,
         "out": None if form.direct else described(as_batch(out), ROWS, DV),
         "results": out if direct else None,
         "out_strides": (*in_eights(call.strides(out))[:3], out.shape[-1] // EIGHT),
@@ -75,7 +72,6 @@ def launches_of(
         "table": table,
         "exponent": (1.0 if natural else unit) * LOG2E,
         "bend": None if cap is None else 2 * call.scale * LOG2E / cap,
-        "origin": cap,
         "unit": unit if natural else None,
         "CONSUMERS": form.consumers,
         "BLOCK_N": form.keys,
@@ -89,14 +85,15 @@ def launches_of(
         "ENTRIES": entries,
         "CLEAN": call.packed or call.lens[1] is not None,
         "PACKED": call.packed,
-        "TABLED": tabled,
+        "TABLED": extra.kind,
+        "KEYED": extra.keyed,
     }
     attend = Launch(
         attend_kernel,
         (programs,),
         arguments,
         registers=form.registers,
-        roles={"results": "out", "extra": tabled},
+        roles={"results": "out", "extra": extra.kind},
         kept=frozenset({"turns"} if entries else {"turns", "table"}),
     )
     return [*launches, attend]
@@ -128,13 +125,26 @@ def table_launch(call: Call, form: Form, tiles: int, step: int = 1) -> tuple[tor
 
 
 def form_of(call: Call) -> Form:
-    """Look up how the kernel is cut: for the narrowest columns that hold the call's."""
+    """Look up how the kernel is cut: for the narrowest columns that hold the call's.
+
+    Three groups have large tiles of queries, two small ones: less of a short head is wasted.
+    """
     D, DV = call.sizes
-    forms = DENSE_ENTRIES if has_entries(call) else DENSE
-    if call.bias is not None or call.mask is not None:
+    x = call.bias if call.mask is None else call.mask
+    forms = DENSE_ENTRIES if has_entries(call) or x is not None else DENSE
+    if x is not None and not same_for_queries(x):
         forms = DENSE_TABLED
     columns = min((d, dv) for d, dv in forms if d >= D and dv >= DV)
-    return forms[columns]
+    form, other = forms[columns], DENSE_ENTRIES[columns]
+    if forms is DENSE and _rows(call, form) > WASTE * _rows(call, other):
+        return other
+    return form
+
+
+def _rows(call: Call, form: Form) -> int:
+    """Count the rows of a head's tiles."""
+    rows = form.consumers * ROWS
+    return -(-call.tokens[0] // rows) * rows
 
 
 def has_entries(call: Call) -> bool:

@@ -1,8 +1,10 @@
 """Arrays, described to the unit that copies tiles of them (the tensor memory accelerator)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+
+from attnref_triton.call import Call, broadcast
 
 
 def described(x: torch.Tensor, rows: int, columns: int | None = None) -> Any:
@@ -48,6 +50,39 @@ def condensed(x: torch.Tensor) -> torch.Tensor:
     """Give axes of entries and heads the length one along which all are the same."""
     b, h = (1 if s == 0 else n for s, n in zip(x.stride()[:2], x.shape[:2], strict=True))
     return x[:b, :h]
+
+
+def same_for_queries(x: torch.Tensor) -> bool:
+    """Tell whether a bias or a mask is the same for all queries: no tile of it is copied."""
+    return x.ndim < 2 or x.shape[-2] == 1 or x.stride(-2) == 0
+
+
+class Table(NamedTuple):
+    """What is added to scores or hides them, as kernels take it.
+
+    Attributes:
+        kind: `"bias"`, `"mask"`, or `"no"` if a call has neither.
+        array: A descriptor of tiles, or a tensor, if it is the same for all queries.
+        shared: What places of an entry and of a head are multiplied by: to find them along axes
+            that may be one for all, or in memory.
+        keyed: Whether it is the same for all queries.
+    """
+
+    kind: str = "no"
+    array: Any = None
+    shared: tuple[int, ...] = (0, 0)
+    keyed: bool = False
+
+
+def table_of(call: Call, rows: int, keys: int) -> Table:
+    """Describe the bias or the mask of a call."""
+    kind, x = ("bias", call.bias) if call.mask is None else ("mask", call.mask.view(torch.uint8))
+    if x is None:
+        return Table()
+    if same_for_queries(x):
+        return Table(kind, x, broadcast(x)[:2], keyed=True)
+    x = condensed(x)
+    return Table(kind, described(x, rows, keys), tuple(int(n > 1) for n in x.shape[:2]))
 
 
 def parts_of(D: int) -> int:

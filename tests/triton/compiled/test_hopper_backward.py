@@ -38,6 +38,9 @@ READ = {64: 8, 128: 0, 256: 6}
 
 
 LENGTHS = torch.tensor([2000, 100])
+LENS = {"q_lens": LENGTHS, "kv_lens": LENGTHS, "q_offset": "end"}
+BIAS = torch.empty(2, 4, 2048, 2048, dtype=torch.bfloat16)
+MASK = torch.empty(2048, 2048, dtype=torch.bool)
 
 OPTIONS: dict[str, tuple[int, dict[str, Any]]] = {
     "lengths": (24, {"q_lens": LENGTHS, "kv_lens": LENGTHS, "q_offset": "end"}),
@@ -47,6 +50,18 @@ OPTIONS: dict[str, tuple[int, dict[str, Any]]] = {
     "packed": (24, {}),
     "packed capped": (80, {"softcap": 30.0}),
 }
+
+TABLES: dict[str, dict[str, Any]] = {
+    "bias": {"bias": BIAS},
+    "bias, lengths": {"bias": BIAS, **LENS},
+    "bias for each head": {"bias": BIAS[:1]},
+    "bias of keys": {"bias": BIAS[..., :1, :]},
+    "bias of keys, lengths": {"bias": BIAS[:, :1, :1], **LENS},
+    "mask": {"mask": MASK},
+    "mask, capped, lengths": {"mask": MASK, "softcap": 30.0, **LENS},
+    "mask of keys, capped": {"mask": MASK[:1], "softcap": 30.0},
+}
+"""A bias or a mask beside other options."""
 """Options to the bytes that a thread may spill for them beside those of `SPILLS`."""
 
 
@@ -55,8 +70,9 @@ def launches(D: int, dtype: torch.dtype = torch.bfloat16, **options: Any) -> lis
     k = q[:, :2]
     call = call_of(normalize.attention(q, k, k, **options))
     rows = torch.empty(2, 4, 2048)
-    dsinks = options.get("sinks")
-    return list(launch_backward.launches_of(call, q, rows, q, rows, (q, k, k), dsinks))
+    dsinks, dscores = options.get("sinks"), launch_backward.scores_like(call, call.bias)
+    given = (call, q, rows, q, rows, (q, k, k), dsinks, dscores)
+    return list(launch_backward.launches_of(*given))
 
 
 def packed_launches(D: int, dtype: torch.dtype = torch.bfloat16, **options: Any) -> list[Launch]:
@@ -162,6 +178,29 @@ def test_options_serialise_nothing_either(D: int, band: str, option: str) -> Non
     assert sum("MUFU.EX2" in x for x in loop) == pairs * (1 + capped)
     assert sum("MUFU.RSQ" in x for x in loop) == pairs * capped
     assert sum("BAR.SYNC" in x for x in loop) <= (6 if D > launch_backward.WIDE else 4)
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("band", ["full", "left"])
+@pytest.mark.parametrize("D", [64, 128])
+def test_a_bias_or_a_mask_serialises_nothing_either(D: int, band: str, table: str) -> None:
+    """Tiles come by TMA and are read turned round; gradients leave from where `dS` is exchanged."""
+    options = {**TABLES[table], **BANDS[band]}
+    if band == "full":
+        options.pop("q_offset", None)
+    _, ready, _ = launches(D, **options)
+    compiled = compiling.compiled_for(ready, 90)
+    assert [] == compiling.warnings_of(compiled)
+    used = compiling.resources(ready, 90)
+    print(D, band, table, used)
+    assert used.spilled <= (0 if D == 64 else 96)
+    assert used.shared <= CHIP.shared
+    found = loops(compiling.instructions(compiled))
+    loop = next(x for x in found if {"MUFU.EX2", "UTMAREDG.2D.ADD"} <= set(" ".join(x).split()))
+    assert [] == written_under_way(loop)
+    for_each_score = "bias" in options and options["bias"].shape == (2, 4, 2048, 2048)
+    assert for_each_score == any("UTMASTG" in x for x in loop)
+    assert sum("BAR.SYNC" in x for x in loop) <= 4 + for_each_score
 
 
 def test_other_sizes_take_the_kernel_of_the_next_width() -> None:
@@ -312,14 +351,17 @@ def test_what_the_path_takes_backward() -> None:
     taken: list[dict[str, Any]] = [
         {"softcap": 30.0}, {"sinks": torch.empty(2)}, {"q_lens": lens}, {"kv_lens": lens},
         {"causal": True, "q_offset": lens}, {"softcap": 30.0, "scale": -1.0},
+        {"bias": torch.empty(256, 256).bfloat16()}, {"bias": torch.empty(2, 2, 1, 256)},
+        {"mask": torch.empty(256, 256).bool(), "softcap": 3.0}, {"mask": torch.empty(256).bool()},
     ]  # fmt: skip
     for options in taken:
         assert [] == calls.reasons_backward(normalize.attention(q, q, q, **options), CHIP)
     refused: list[tuple[str, dict[str, Any]]] = [
-        ("there is a bias", {"bias": torch.empty(256, 256)}),
-        ("there is a mask", {"mask": torch.empty(256, 256, dtype=torch.bool)}),
-        ("a softcap of 300.0 is not between 0.001 and 256", {"softcap": 300.0}),
-        ("a softcap of 1e-05 is not between 0.001 and 256", {"softcap": 1e-5}),
+        ("the bias is torch.float32", {"bias": torch.empty(256, 256)}),
+        ("a softcap beside a bias", {"bias": torch.empty(256), "softcap": 3.0}),
+        ("one row in memory, and its gradient many", {"bias": torch.empty(256).expand(256, 256)}),
+        ("a softcap of 300.0 is above 50.0", {"softcap": 300.0}),
+        ("a softcap of 1e-05 is below 0.001", {"softcap": 1e-5}),
     ]
     for said, options in refused:
         (why,) = calls.reasons_backward(normalize.attention(q, q, q, **options), CHIP)
@@ -328,6 +370,12 @@ def test_what_the_path_takes_backward() -> None:
         x = q[..., :1].expand(2, 2, 256, D).contiguous()
         (why,) = calls.reasons_backward(normalize.attention(x, x, x), CHIP)
         assert "is not from 33 to 256" in str(why)
+
+
+def test_wide_heads_take_no_table_backward() -> None:
+    q, mask = torch.empty(1, 1, 256, 136, dtype=torch.bfloat16), torch.empty(256).bool()
+    (why,) = calls.reasons_backward(normalize.attention(q, q, q, mask=mask), CHIP)
+    assert "there is a mask beside 136 columns" in str(why)
 
 
 @pytest.mark.parametrize(("D", "least"), [(64, 512), (72, 128), (256, 128)])

@@ -203,9 +203,10 @@ def attend(
         words += (told["entries"], told["tabled"])
         threads.append(threading.Thread(target=run, args=(program, "produce", *words)))
         for me in range(n):
-            words = (TILE, TILE, (1, 1, 1, 1), TILE, None, memory, rows, 1.0, None, None, None)
+            words = (TILE, TILE, (1, 1, 1, 1), TILE, None, memory, rows, 1.0, None, None)
             words += (Room(), *[TILE] * 4, *mail, *rings, *cut, DV, parts, True, form.overlap)
-            words += (form.direct, told["entries"], True, told["packed"], told["tabled"], me)
+            words += (form.direct, told["entries"], True, told["packed"], told["tabled"])
+            words += (False, me)
             threads.append(threading.Thread(target=run, args=(program, "consume", *words)))
     for thread in threads:
         thread.start()

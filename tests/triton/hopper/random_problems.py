@@ -98,7 +98,7 @@ def build(kind: Kind, seed: int) -> Call:
     packed = "packed" in kind.options
     inputs, options = (_packed if packed else _batch)(kind, rng, heads)
     if "soft cap" in kind.options:
-        options["softcap"] = float(rng.choice([0.7, 5.0, 30.0, 200.0]))
+        options["softcap"] = float(rng.choice([0.7, 5.0, 30.0, 50.0, 200.0]))
     if "sinks" in kind.options:
         inputs["sinks"] = rng.normal(size=heads[0]).astype(np.float32)
     _place(kind, rng, options, inputs, n=len(inputs["cu_q"]) - 1 if packed else len(inputs["q"]))
