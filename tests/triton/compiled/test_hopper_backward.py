@@ -227,6 +227,17 @@ def test_what_comes_before_and_after_spills_nothing(D: int) -> None:
         assert 0 == compiling.resources(ready, 90).spilled
 
 
+def test_delta_lies_as_it_was_made_and_not_as_lse_does() -> None:
+    """What a backward pass is given may have gaps; what it allocates has none."""
+    q, sinks = torch.empty(2, 4, 256, 64, dtype=torch.bfloat16), torch.empty(4)
+    call = call_of(normalize.attention(q, q, q, sinks=sinks))
+    lse = torch.empty(2, 4, 512)[..., ::2]
+    before, *_ = launch_backward.launches_of(call, q, lse, q, None, (q, q, q), sinks)
+    given, _, made = before.arguments["row_strides"]
+    assert given == (2048, 512, 2, 1)
+    assert made == (1024, 256, 1, 1) == (*before.arguments["delta"].stride(), 1)
+
+
 ARRAYS = SimpleNamespace(
     maximum=np.maximum,
     minimum=np.minimum,
