@@ -65,27 +65,25 @@ class Chosen:
 
     def forward_only(self, problem: Problem) -> Result:
         """Run the problem."""
-        result = self.backend.forward(
-            problem if self.library is None else crossed(problem, self.library)
-        )
+        given = problem if self.library is None else crossed(problem, self.library)
+        result = self.backend.forward(given)
         if self.log is not None:
             self._record(problem, "forward")
-        return Result(*self._ours(result, problem))
+        ours = self._ours(result, problem)
+        return ours if type(ours) is Result else Result(*ours)
 
     def backward(
         self, problem: Problem, result: Result, dout: Array, dlse: Array | None = None
     ) -> Gradients:
         """Pass gradients back."""
-        given = [*result, dout, dlse]
+        given, theirs = [*result, dout, dlse], problem
         if self.library is not None:
             given = [None if x is None else arrays.cross(x, self.library) for x in given]
+            theirs = crossed(problem, self.library)
         out, lse, dout, dlse = given
-        gradients = self.backend.backward(self._theirs(problem), Result(out, lse), dout, dlse)
+        gradients = self.backend.backward(theirs, Result(out, lse), dout, dlse)
         self._record(problem, "backward")
         return type(gradients)(*self._ours(gradients, problem))
-
-    def _theirs(self, problem: Problem) -> Problem:
-        return problem if self.library is None else crossed(problem, self.library)
 
     def _ours(self, results: Sequence[Array | None], problem: Problem) -> Sequence[Array | None]:
         mine = getattr(problem, problem.main)

@@ -119,7 +119,8 @@ def _key(
     options: Mapping[str, Any],
 ) -> Hashable:
     """Return everything that a call's meaning and backend follow from, if that can be told."""
-    forms = [(_READERS.get(type(x)) or _reader(x))(x) for x in (*given, *options.values())]
+    read = (*given, *options.values()) if options else given
+    forms = [(_READERS.get(type(x)) or _reader(x))(x) for x in read]
     if None in forms:
         return None
     who = dispatch.order() if requested is None else requested
