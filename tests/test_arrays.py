@@ -106,6 +106,16 @@ def test_a_form_of_cupy_s_is_read_without_the_device(monkeypatch: pytest.MonkeyP
     assert arrays.form(x) is None
 
 
+def test_tensors_that_may_mean_something_else_have_no_form() -> None:
+    """Of torch's own strided tensors and parameters a form tells all, of nothing else."""
+    x = torch.zeros(2, 3, requires_grad=True)
+    assert arrays.form(x) == arrays.form(torch.zeros(2, 3, requires_grad=True)) is not None
+    assert arrays.form(torch.nn.Parameter(x.detach())) != arrays.form(x)
+    assert arrays.form(x.detach().to_sparse()) is None
+    assert arrays.form(type("Special", (torch.Tensor,), {})(2)) is None
+    assert arrays.form(STRICT) is None
+
+
 def test_only_torch_tensors_ask_for_gradients() -> None:
     """requires_grad counts while gradients are enabled."""
     x = torch.zeros(1, requires_grad=True)
